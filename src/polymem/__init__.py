@@ -1,0 +1,40 @@
+"""Polymem: the storage layer for AI agents.
+
+Importing the package loads nothing but the standard library; every name is loaded when first used.
+"""
+
+import logging
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from polymem.config import open
+    from polymem.contracts.filter import F
+    from polymem.logs import configure_logging
+    from polymem.memory.memory import Memory
+    from polymem.store import Store
+
+__version__ = "0.1.0"
+logging.getLogger("polymem").addHandler(logging.NullHandler())
+
+_HOMES = {
+    "F": "polymem.contracts.filter",
+    "Memory": "polymem.memory.memory",
+    "Store": "polymem.store",
+    "configure_logging": "polymem.logs",
+    "open": "polymem.config",
+}
+__all__ = ["F", "Memory", "Store", "configure_logging", "open"]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'polymem' has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

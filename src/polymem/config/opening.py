@@ -1,0 +1,77 @@
+"""From configuration to a store."""
+
+from pathlib import Path
+from typing import Any, Final
+
+from polymem.config.loading import load, resolve
+from polymem.config.schema import Config, EngineConfig
+from polymem.core.clock import Clock
+from polymem.core.registry import create_engine
+from polymem.core.retry import RetryPolicy
+from polymem.errors import StorageDataError
+from polymem.store import Session, Store
+
+
+class _Configured:
+    """The mark of an argument that was not given, so that the configuration decides."""
+
+    def __repr__(self) -> str:
+        return "<as configured>"
+
+
+CONFIGURED: Final = _Configured()
+
+
+def open(
+    url: str | Path | None = None,
+    *,
+    clock: Clock | None = None,
+    sweep_every: float | None | _Configured = CONFIGURED,
+    retry_writes: bool | _Configured = CONFIGURED,
+    **options: Any,
+) -> Store:
+    """A store, not open yet: `store = await polymem.open(url)` or `async with polymem.open(url) as store`.
+
+    `url` is an engine's URL such as `sqlite:///agent.db` or `memory:`, or the path of a .toml file; without one
+    POLYMEM_URL or `./polymem.toml` says which. Expired records are removed every `sweep_every` seconds (60 unless
+    configured otherwise; None or 0: never). With `retry_writes` (the default) an idempotent write whose outcome is
+    unknown is repeated. Further options are the engine's: sqlite has `durability` and `cache_mb`. Raises
+    StorageDataError for a bad URL, option or configuration, StorageUnsupportedError for an engine that is not there.
+    """
+    return store_of(
+        resolve(url).only(), clock=clock, sweep_every=sweep_every, retry_writes=retry_writes, **options
+    )
+
+
+class StorageFactory:
+    """Builds the engines that a configuration names (`load()` unless one is given)."""
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or load()
+
+    def create_backend(self, name: str | None = None, **options: Any) -> Store:
+        """A store, not open yet, on the engine of that name; without one on the engine that serves everything."""
+        found = self.config.only() if name is None else self.config.named(name)
+        return store_of(found, **options)
+
+
+def store_of(
+    engine: EngineConfig,
+    *,
+    clock: Clock | None = None,
+    sweep_every: float | None | _Configured = CONFIGURED,
+    retry_writes: bool | _Configured = CONFIGURED,
+    **options: Any,
+) -> Store:
+    """A store, not open yet, on one configured engine; arguments win over its configuration."""
+    every = engine.sweep_every if isinstance(sweep_every, _Configured) else sweep_every
+    writes = engine.retry_writes if isinstance(retry_writes, _Configured) else retry_writes
+    if every is not None and (
+        isinstance(every, bool) or not isinstance(every, (int, float)) or not 0 <= every < 1e11
+    ):
+        raise StorageDataError("expected seconds, None for never", field="sweep_every")
+    if not isinstance(writes, bool):
+        raise StorageDataError("expected true or false", field="retry_writes")
+    given = {"clock": clock, **options} if clock is not None else options
+    backend = create_engine(engine.url, **{**engine.options, **given})
+    return Store(Session(backend, sweep_every=every or None, retry=RetryPolicy(retry_writes=writes)))

@@ -1,0 +1,35 @@
+"""What one engine can do in one namespace: the wiring and the declaration at once (DESIGN 3)."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from polymem.contracts.blobs import BlobDriver
+from polymem.contracts.graph import GraphDriver
+from polymem.contracts.kv import KeyValueDriver
+from polymem.contracts.sql import SqlDriver
+from polymem.contracts.text import TextDriver
+from polymem.contracts.transactions import TransactionDriver
+from polymem.contracts.turns import TurnDriver
+from polymem.contracts.vectors import VectorDriver
+
+
+@dataclass(frozen=True, slots=True)
+class Drivers:
+    """One optional driver per contract; None: the engine has no such cell."""
+
+    kv: KeyValueDriver | None = None
+    turns: TurnDriver | None = None
+    vectors: VectorDriver | None = None
+    text: TextDriver | None = None
+    graph: GraphDriver | None = None
+    blobs: BlobDriver | None = None
+    sql: SqlDriver | None = None
+    transactions: TransactionDriver | None = None
+
+    def features(self) -> dict[str, Any]:
+        """The features of every contract that is there, by its name."""
+        present = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return {name: driver.features for name, driver in present if driver is not None}
+
+
+CONTRACTS = tuple(f.name for f in fields(Drivers))

@@ -1,0 +1,329 @@
+"""Key-value storage (KV-1 to KV-4)."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from random import getrandbits
+from typing import Any, Final, Generic, NamedTuple, NoReturn, Protocol, TypeVar, final, overload
+
+from polymem.core.clock import MICROSECONDS, Clock, Ttl, expiry, to_datetime
+from polymem.core.codec import Codec, ModelCodec
+from polymem.core.page import Page
+from polymem.core.text import MAX_KEY_BYTES, check_key, check_text
+from polymem.errors import (
+    Outcome,
+    StorageConflictError,
+    StorageDataError,
+    StorageError,
+    StorageNotFoundError,
+)
+
+T = TypeVar("T")
+D = TypeVar("D")
+Model = TypeVar("Model")
+PAGE: Final = 500
+MAX_INTEGER: Final = (1 << 63) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class KVFeatures:
+    """What a key-value cell can do; an option it can't honour raises `StorageUnsupportedError`."""
+
+    ttl_resolution: float = 1e-6
+    """Seconds; a ttl is rounded up to it."""
+    atomic_batches: bool = True
+    """`put_many` is all or nothing; otherwise each item has its own outcome."""
+    ordered: bool = True
+    """`scan` is in key order and sees a key that is present throughout exactly once."""
+    durable: bool = True
+    """An acknowledged write survives a crash."""
+
+
+class Record(NamedTuple):
+    """A stored value: its bytes, the tag of the codec that wrote them, and its instants in microseconds."""
+
+    body: bytes
+    codec: str
+    version: int
+    created_at: int
+    updated_at: int
+    expires_at: int | None
+
+
+class KeyValueDriver(Protocol):
+    """One namespace of key-value records. Expired records are absent to every operation."""
+
+    @property
+    def features(self) -> KVFeatures: ...
+
+    async def get(self, key: str, /) -> tuple[bytes, str] | None:
+        """Body and codec tag: the hot path."""
+        ...
+
+    async def entry(self, key: str, /) -> Record | None: ...
+
+    async def get_many(self, keys: Sequence[str], /) -> dict[str, tuple[bytes, str]]:
+        """Only the keys found."""
+        ...
+
+    async def put(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> None: ...
+
+    async def put_many(self, items: Sequence[tuple[str, bytes, str, int]], /, *, expires_at: int | None) -> None:
+        """Items are (key, body, codec, version)."""
+        ...
+
+    async def create(
+        self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None
+    ) -> bool:
+        """Write only where the key is absent; whether it was written."""
+        ...
+
+    async def update(self, key: str, body: bytes, codec: str, /, *, version: int) -> bool:
+        """Write only where the key is present, keeping its expiry; whether it was written."""
+        ...
+
+    async def replace(
+        self, key: str, body: bytes, codec: str, /, *, expected: int, version: int, expires_at: int | None
+    ) -> bool:
+        """Write only where the stored version is `expected`; whether it was written."""
+        ...
+
+    async def delete(self, key: str, /) -> bool: ...
+
+    async def delete_many(self, keys: Sequence[str], /) -> int: ...
+
+    async def increment(self, key: str, delta: int, /, *, version: int) -> int:
+        """Add to an integer (an absent key counts as 0), keeping its expiry; the new value.
+
+        A stored value that is not a JSON integer, or a result beyond 64 bits, is a `StorageDataError`.
+        """
+        ...
+
+    async def touch(self, key: str, /, *, expires_at: int | None) -> bool:
+        """Set the expiry and nothing else; whether the key was there."""
+        ...
+
+    async def page(self, prefix: str, after: str | None, limit: int, /) -> Page[tuple[str, Record]]:
+        """Records whose keys start with `prefix`, in key order where `features.ordered`."""
+        ...
+
+    async def count(self, prefix: str, /) -> int: ...
+
+    async def clear(self) -> int:
+        """Remove every record of this namespace, children excepted; how many were live."""
+        ...
+
+
+class Entry(NamedTuple, Generic[T]):
+    """A value with its record: tells a stored null from absence."""
+
+    key: str
+    value: T
+    version: int
+    """Unique per write; only equality means anything."""
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime | None
+
+
+@final
+class KeyValue(Generic[T]):
+    """What users hold: `store.kv` for any JSON value, `store.kv.typed(Model)` for one type.
+
+    Every key is 1 to 512 bytes of UTF-8. `ttl` is seconds, a timedelta or an aware datetime; `put` without a ttl
+    never expires. Writes return the new version.
+    """
+
+    def __init__(self, driver: KeyValueDriver, clock: Clock, codec: Codec[T]) -> None:
+        self._driver, self._clock, self._codec = driver, clock, codec
+        self._read, self._decode, self._tag = driver.get, codec.decode, codec.tag
+
+    @property
+    def features(self) -> KVFeatures:
+        return self._driver.features
+
+    def typed(self, model: type[Model]) -> "KeyValue[Model]":
+        """The same keys holding values of one msgspec, dataclass, typed-dict or pydantic type."""
+        return KeyValue(self._driver, self._clock, ModelCodec(model))
+
+    @overload
+    async def get(self, key: str) -> T | None: ...
+    @overload
+    async def get(self, key: str, default: D) -> T | D: ...
+    async def get(self, key: str, default: Any = None) -> Any:
+        """The value, or `default` where the key is absent or expired."""
+        found = await self._read(_checked(key))
+        if found is None:
+            return default
+        body, tag = found
+        if tag != self._tag:
+            self._refuse_codec(tag)
+        return self._decode(body)
+
+    async def get_many(self, keys: Iterable[str]) -> dict[str, T]:
+        """The values of the keys that are present."""
+        found = await self._driver.get_many(_keys(keys))
+        return {key: self._value(body, tag) for key, (body, tag) in found.items()}
+
+    async def entry(self, key: str) -> Entry[T] | None:
+        """The value with its version and instants, None where absent."""
+        record = await self._driver.entry(_checked(key))
+        return None if record is None else self._entry(key, record)
+
+    async def exists(self, key: str) -> bool:
+        return await self._driver.entry(_checked(key)) is not None
+
+    async def put(self, key: str, value: T, *, ttl: Ttl | None = None) -> int:
+        """Write whatever was there before; the new version."""
+        version = new_version()
+        body = self._codec.encode(value)
+        await self._driver.put(
+            _checked(key), body, self._tag, version=version, expires_at=expiry(ttl, self._clock)
+        )
+        return version
+
+    async def put_many(self, items: Mapping[str, T], *, ttl: Ttl | None = None) -> dict[str, int]:
+        """Write all or nothing; the new versions."""
+        if not isinstance(items, Mapping):
+            raise StorageDataError("expected a mapping of keys to values", field="items")
+        rows = [(_checked(key), self._codec.encode(value), self._tag, new_version()) for key, value in items.items()]
+        if rows:
+            await self._driver.put_many(rows, expires_at=expiry(ttl, self._clock))
+        return {key: version for key, _, _, version in rows}
+
+    async def create(self, key: str, value: T, *, ttl: Ttl | None = None) -> int:
+        """Write only where the key is absent; otherwise `StorageConflictError`."""
+        return await self._write_once(key, value, None, expiry(ttl, self._clock))
+
+    async def compare_and_set(
+        self, key: str, expected_version: int | None, value: T, *, ttl: Ttl | None = None
+    ) -> int:
+        """Write only where the stored version is the expected one (None: the key is absent).
+
+        Otherwise `StorageConflictError` and nothing is written. A ttl not given clears the expiry, as `put` does.
+        """
+        if expected_version is not None and type(expected_version) is not int:
+            raise StorageDataError("expected a version or None", field="expected_version")
+        return await self._write_once(key, value, expected_version, expiry(ttl, self._clock))
+
+    async def update(self, key: str, value: T) -> int:
+        """Write only where the key is present, keeping its expiry; otherwise `StorageNotFoundError`."""
+        version = new_version()
+        body = self._codec.encode(value)
+        if not await self._driver.update(_checked(key), body, self._tag, version=version):
+            raise StorageNotFoundError("no such key; use put or create", field="key")
+        return version
+
+    async def increment(self, key: str, delta: int = 1) -> int:
+        """Add to an integer (absent counts as 0) without losing a concurrent update; the new value."""
+        if type(delta) is not int or not -MAX_INTEGER <= delta <= MAX_INTEGER:
+            raise StorageDataError("expected a 64-bit integer", field="delta")
+        return await self._driver.increment(_checked(key), delta, version=new_version())
+
+    async def touch(self, key: str, *, ttl: Ttl | None) -> bool:
+        """Set the expiry (None: never) and keep value and version; whether the key was there."""
+        return await self._driver.touch(_checked(key), expires_at=expiry(ttl, self._clock))
+
+    async def ttl(self, key: str) -> float | None:
+        """Seconds left, None where it never expires; `StorageNotFoundError` where the key is absent."""
+        record = await self._driver.entry(_checked(key))
+        if record is None:
+            raise StorageNotFoundError("no such key", field="key")
+        if record.expires_at is None:
+            return None
+        return max(record.expires_at - self._clock.now(), 0) / MICROSECONDS
+
+    async def delete(self, key: str) -> bool:
+        """Remove; whether something was there."""
+        return await self._driver.delete(_checked(key))
+
+    async def delete_many(self, keys: Iterable[str]) -> int:
+        """Remove; how many were there."""
+        return await self._driver.delete_many(_keys(keys))
+
+    async def count(self, prefix: str = "") -> int:
+        return await self._driver.count(check_text(prefix, field="prefix"))
+
+    async def scan(self, prefix: str = "") -> AsyncIterator[str]:
+        """The keys that start with `prefix`. No snapshot: concurrent writes may or may not be seen."""
+        async for key, _ in self._records(prefix):
+            yield key
+
+    async def entries(self, prefix: str = "") -> AsyncIterator[Entry[T]]:
+        """The entries whose keys start with `prefix`, as `scan` lists them."""
+        async for key, record in self._records(prefix):
+            yield self._entry(key, record)
+
+    async def clear(self) -> int:
+        """Remove every key of this namespace, its children excepted; how many there were."""
+        return await self._driver.clear()
+
+    async def _records(self, prefix: str) -> AsyncIterator[tuple[str, Record]]:
+        after: str | None = None
+        check_text(prefix, field="prefix")
+        while True:
+            page = await self._driver.page(prefix, after, PAGE)
+            for item in page.items:
+                yield item
+            if page.after is None:
+                return
+            after = page.after
+
+    async def _write_once(self, key: str, value: T, expected: int | None, expires_at: int | None) -> int:
+        version = new_version()
+        body, tag = self._codec.encode(value), self._tag
+        try:
+            if expected is None:
+                done = await self._driver.create(_checked(key), body, tag, version=version, expires_at=expires_at)
+            else:
+                done = await self._driver.replace(
+                    _checked(key), body, tag, expected=expected, version=version, expires_at=expires_at
+                )
+        except StorageError as error:
+            if error.outcome is not Outcome.UNKNOWN:
+                raise
+            done = await self._was_ours(key, version, error)
+        if not done:
+            what = "the key exists already" if expected is None else "the stored version is another one"
+            raise StorageConflictError(what, field="key" if expected is None else "expected_version")
+        return version
+
+    async def _was_ours(self, key: str, version: int, error: StorageError) -> bool:
+        """After a lost reply: our own version in place proves success, anything else proves nothing."""
+        record = await self._driver.entry(key)
+        if record is None or record.version != version:
+            raise StorageConflictError(
+                "the reply was lost and another value is stored", field="key", outcome=Outcome.UNKNOWN
+            ) from error
+        return True
+
+    def _entry(self, key: str, record: Record) -> Entry[T]:
+        expires = None if record.expires_at is None else to_datetime(record.expires_at)
+        created, updated = to_datetime(record.created_at), to_datetime(record.updated_at)
+        return Entry(key, self._value(record.body, record.codec), record.version, created, updated, expires)
+
+    def _value(self, body: bytes, tag: str) -> T:
+        if tag != self._tag:
+            self._refuse_codec(tag)
+        return self._decode(body)
+
+    def _refuse_codec(self, tag: str) -> NoReturn:
+        raise StorageDataError(f"the value was written as {tag!r} and is read as {self._tag!r}", field="key")
+
+
+def new_version() -> int:
+    """An opaque 63-bit token, unique per write for all practical purposes."""
+    return getrandbits(63)
+
+
+def _checked(key: str) -> str:
+    # the common case costs one comparison chain; check_key explains what is wrong with any other
+    if type(key) is str and key.isascii() and 0 < len(key) <= MAX_KEY_BYTES and "\x00" not in key:
+        return key
+    return check_key(key)
+
+
+def _keys(keys: Iterable[str]) -> list[str]:
+    if isinstance(keys, str) or not isinstance(keys, Iterable):
+        raise StorageDataError("expected several keys, not one string", field="keys")
+    return list(dict.fromkeys(_checked(key) for key in keys))

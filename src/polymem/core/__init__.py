@@ -1,0 +1,1 @@
+"""Mechanism that knows no contract and no engine."""

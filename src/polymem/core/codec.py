@@ -1,0 +1,129 @@
+"""JSON in and out, equal on every engine (KV-3, DESIGN 3b), and typed codecs on top of it."""
+
+import math
+from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar
+
+import msgspec
+
+from polymem.core.text import check_text
+from polymem.errors import StorageCorruptError, StorageDataError
+
+T = TypeVar("T")
+_MAX_DEPTH: Final = 200
+_ENCODER: Final = msgspec.json.Encoder()
+_DECODER: Final = msgspec.json.Decoder()
+_PLAIN: Final = frozenset({int, bool, type(None)})
+"""Exact types that need no look inside; a subclass such as an enum is refused like any other object."""
+
+
+class Codec(Protocol[T]):
+    """Turns values into bytes and back; `tag` is stored beside the bytes and checked on reading."""
+
+    @property
+    def tag(self) -> str: ...
+
+    def encode(self, value: T, /) -> bytes: ...
+
+    def decode(self, body: bytes, /) -> T: ...
+
+
+class JsonCodec:
+    """Any JSON value; NaN, infinities, non-string keys, bytes and dates are refused."""
+
+    tag = "json"
+
+    def encode(self, value: Any, /) -> bytes:
+        return encode_json(value)
+
+    def decode(self, body: bytes, /) -> Any:
+        return decode_json(body)
+
+
+class ModelCodec(Generic[T]):
+    """Values of one msgspec, dataclass, typed-dict or pydantic type."""
+
+    def __init__(self, model: type[T]) -> None:
+        self.tag = f"model:{model.__module__}.{model.__qualname__}"
+        self._model = model
+        self._pydantic: Any = model if hasattr(model, "model_validate_json") else None
+        self._decoder = None if self._pydantic else msgspec.json.Decoder(model)
+
+    def encode(self, value: T, /) -> bytes:
+        if not self._fits(value):
+            raise StorageDataError(f"expected {self._model.__qualname__}, got {type(value).__name__}", field="value")
+        if self._pydantic:
+            return str(value.model_dump_json()).encode()  # type: ignore[attr-defined]
+        try:
+            return _ENCODER.encode(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise StorageDataError(f"cannot be encoded: {error}", field="value") from error
+
+    def decode(self, body: bytes, /) -> T:
+        try:
+            if self._decoder is None:
+                model: T = self._pydantic.model_validate_json(body)
+                return model
+            return self._decoder.decode(body)
+        except ValueError as error:  # msgspec.ValidationError and pydantic's are ValueErrors
+            raise StorageDataError(f"the stored value is not a {self._model.__qualname__}", field="value") from error
+
+    def _fits(self, value: object) -> bool:
+        origin = getattr(self._model, "__origin__", self._model)
+        return not isinstance(origin, type) or msgspec_like(origin) or isinstance(value, origin)
+
+
+def msgspec_like(origin: type) -> bool:
+    """Typed dicts are plain dicts at run time, so isinstance cannot judge them."""
+    return hasattr(origin, "__total__")
+
+
+def encode_json(value: Any, *, field: str = "value") -> bytes:
+    """The JSON text of a value; `StorageDataError` names the path of what cannot be stored."""
+    check_json(value, field=field)
+    try:
+        return _ENCODER.encode(value)
+    except ValueError as error:  # integers beyond 4,300 digits, which Python refuses to print
+        raise StorageDataError("an integer has too many digits", field=field) from error
+
+
+def decode_json(body: bytes | str) -> Any:
+    """The value of a stored JSON text; damage is a `StorageCorruptError`, never an absent value."""
+    try:
+        return _DECODER.decode(body)
+    except msgspec.DecodeError as error:
+        raise StorageCorruptError("a stored value is not valid JSON") from error
+
+
+def check_json(value: Any, *, field: str = "value", depth: int = 0) -> None:
+    """Refuse what JSON, or one of the engines, cannot hold."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return
+    if isinstance(value, str):
+        check_text(value, field=field)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise StorageDataError("NaN and infinities are not JSON", field=field)
+    elif depth >= _MAX_DEPTH:
+        raise StorageDataError(f"nested deeper than {_MAX_DEPTH} levels", field=field)
+    elif isinstance(value, dict):
+        _check_object(value, field, depth)
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            check_json(item, field=f"{field}[{index}]", depth=depth + 1)
+    else:
+        _refuse(value, field)
+
+
+def _check_object(value: dict[Any, Any], field: str, depth: int) -> None:
+    for key, item in value.items():
+        if type(key) is not str:
+            raise StorageDataError(f"object keys must be strings, got {type(key).__name__}", field=field)
+        check_text(key, field=f"{field} key")
+        check_json(item, field=f"{field}.{key}", depth=depth + 1)
+
+
+def _refuse(value: object, field: str) -> NoReturn:
+    raise StorageDataError(
+        f"{type(value).__name__} is not a JSON value; use a typed codec (`kv.typed(Model)`) or a blob", field=field
+    )

@@ -1,0 +1,214 @@
+"""The choke point: every call of every driver passes here once (G-9, DESIGN 4).
+
+On the happy path a guarded call is the driver's call, one loop check, one counter and one latency sample.
+Translation, retry, breaker and logs run only when something goes wrong.
+"""
+
+import asyncio
+import logging
+import os
+import weakref
+from asyncio import AbstractEventLoop, get_running_loop
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from time import perf_counter
+from types import SimpleNamespace
+from typing import Any, NoReturn, TypeVar, cast
+
+from polymem.core.breaker import Breaker
+from polymem.core.metrics import Metrics, OperationMetrics
+from polymem.core.retry import RetryPolicy
+from polymem.errors import Outcome, StorageConnectionError, StorageError, StorageQueryError
+
+Driver = TypeVar("Driver")
+Call = Callable[..., Awaitable[Any]]
+_log = logging.getLogger("polymem.calls")
+
+in_transaction: ContextVar[object] = ContextVar("polymem_in_transaction", default=None)
+"""The guard context whose transaction this task holds open."""
+
+READS = frozenset({
+    "get", "entry", "get_many", "page", "count", "recent", "sessions", "search", "mean", "frequencies",
+    "get_nodes", "get_edge", "expand", "info", "read", "query",
+})  # fmt: skip
+IDEMPOTENT = frozenset({"put", "put_many", "touch", "clear", "abort", "write_part", "begin"})
+
+
+@dataclass(eq=False)
+class GuardContext:
+    """What the guarded calls of one open engine share."""
+
+    engine: str
+    translate: Callable[[Exception], StorageError | None]
+    breaker: Breaker | None = None
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    metrics: Metrics = field(default_factory=Metrics)
+    loop: AbstractEventLoop | None = None
+    """The loop the engine was opened on; None while it is not open."""
+    state: str = "not open yet"
+
+    def __post_init__(self) -> None:
+        _contexts.add(self)
+
+    def opened(self) -> None:
+        self.loop, self.state = get_running_loop(), "open"
+
+    def closed(self) -> None:
+        self.loop, self.state = None, "closed"
+
+    def refuse(self, operation: str) -> NoReturn:
+        if self.loop is None:
+            reason = f"the store is {self.state}"
+        else:
+            reason = "the store belongs to another event loop; open one store per loop, or use polymem.blocking"
+        raise StorageConnectionError(reason, engine=self.engine, operation=operation)
+
+
+_contexts: "weakref.WeakSet[GuardContext]" = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for context in _contexts:
+        if context.loop is not None:
+            context.loop, context.state = None, f"open in another process, not in {os.getpid()}; open it here"
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+def guard(driver: Driver, contract: str, context: GuardContext, *, inside: bool = False) -> Driver:
+    """The same driver with every operation guarded; an engine author cannot forget it.
+
+    `inside` a transaction nothing is retried: the whole block is, by its owner.
+    """
+    calls = {name: _fuse(getattr(driver, name), f"{contract}.{name}", context, inside) for name in _operations(driver)}
+    features: Any = getattr(driver, "features")  # noqa: B009 - Driver is any driver Protocol
+    return cast("Driver", SimpleNamespace(features=features, **calls))
+
+
+def _operations(driver: object) -> list[str]:
+    own = getattr(driver, "__dict__", {})
+    return [n for n in {*dir(type(driver)), *own} if not n.startswith("_") and n != "features"]
+
+
+def _fuse(call: Call, operation: str, context: GuardContext, inside: bool) -> Call:
+    metrics, breaker = context.metrics.operation(operation), context.breaker
+    sample = metrics.samples.append
+    recovery = _Recovery(call, operation, context, metrics, retries=not inside)
+    outside_write = not inside and operation.rpartition(".")[2] not in READS
+
+    async def guarded(*args: Any, **kwargs: Any) -> Any:
+        if context.loop is not get_running_loop():
+            context.refuse(operation)
+        if outside_write and in_transaction.get() is context:
+            _refuse_outside(context, operation)
+        started = perf_counter()
+        try:
+            if breaker is not None and breaker.disturbed:
+                breaker.admit()
+            result = await call(*args, **kwargs)
+        except BaseException as error:  # noqa: BLE001 - sorted out and raised again by the recovery
+            return await recovery.run(error, started, args, kwargs)
+        if breaker is not None and breaker.disturbed:
+            breaker.succeeded()
+        metrics.succeeded += 1
+        sample(perf_counter() - started)
+        if _log.isEnabledFor(logging.DEBUG):
+            _debug(context.engine, operation, started)
+        return result
+
+    return guarded
+
+
+def _refuse_outside(context: GuardContext, operation: str) -> NoReturn:
+    """Such a write would wait for the very transaction that its task holds open."""
+    raise StorageQueryError(
+        "a transaction is open in this task: write through the store it gave", engine=context.engine, operation=operation
+    )
+
+
+def _debug(engine: str, operation: str, started: float) -> None:
+    took = round((perf_counter() - started) * 1000, 3)
+    fields = {"engine": engine, "operation": operation, "duration_ms": took, "outcome": "applied"}
+    _log.debug("%s %s %.3f ms", engine, operation, took, extra=fields)
+
+
+@dataclass(slots=True)
+class _Recovery:
+    """The unhappy path of one operation: translate, count, retry or raise."""
+
+    call: Call
+    operation: str
+    context: GuardContext
+    metrics: OperationMetrics
+    retries: bool
+
+    async def run(self, error: BaseException, started: float, args: Any, kwargs: Any) -> Any:
+        for attempt in range(1, self.context.retry.attempts + 1):
+            failure = self._judge(error)
+            delay = self._delay(failure, attempt)
+            if delay is None:
+                self._give_up(failure, started, attempt)
+            self._log(logging.WARNING, "retry", failure, attempt)
+            self.metrics.retries += 1
+            await asyncio.sleep(delay)
+            try:
+                result = await self._again(args, kwargs)
+            except BaseException as repeated:  # noqa: BLE001 - judged in the next round
+                error = repeated
+                continue
+            self.metrics.succeeded += 1
+            self.metrics.samples.append(perf_counter() - started)
+            return result
+        raise AssertionError("the last attempt has no delay")  # pragma: no cover
+
+    async def _again(self, args: Any, kwargs: Any) -> Any:
+        if self.context.breaker is None:
+            return await self.call(*args, **kwargs)
+        self.context.breaker.admit()
+        result = await self.call(*args, **kwargs)
+        self.context.breaker.succeeded()
+        return result
+
+    def _judge(self, error: BaseException) -> StorageError:
+        """The library's error, told to the breaker; what is not an engine's failure passes untouched."""
+        breaker = self.context.breaker
+        if not isinstance(error, Exception):
+            self.metrics.cancelled += 1
+            if breaker is not None:
+                breaker.abandoned()
+            raise error
+        failure = error if isinstance(error, StorageError) else self._translate(error)
+        failure.engine = failure.engine or self.context.engine
+        failure.operation = failure.operation or self.operation
+        if breaker is not None:
+            breaker.failed(failure)
+        return failure
+
+    def _translate(self, error: Exception) -> StorageError:
+        failure = self.context.translate(error)
+        if failure is None:  # a gap in the error map; the outcome of an unforeseen failure is not known
+            failure = StorageError(f"unexpected {type(error).__name__}", outcome=Outcome.UNKNOWN)
+        failure.__cause__ = error
+        return failure
+
+    def _delay(self, failure: StorageError, attempt: int) -> float | None:
+        if not self.retries:
+            return None
+        name = self.operation.rpartition(".")[2]
+        return self.context.retry.delay(failure, attempt, reads=name in READS, idempotent=name in IDEMPOTENT)
+
+    def _give_up(self, failure: StorageError, started: float, attempt: int) -> NoReturn:
+        self.metrics.errors[type(failure).__name__] += 1
+        self.metrics.samples.append(perf_counter() - started)
+        self._log(logging.ERROR, "failed", failure, attempt)
+        raise failure
+
+    def _log(self, level: int, what: str, failure: StorageError, attempt: int) -> None:
+        kind = type(failure).__name__
+        fields = {
+            "engine": self.context.engine, "operation": self.operation, "outcome": failure.outcome.value,
+            "error_type": kind, "attempt": attempt,
+        }  # fmt: skip
+        _log.log(level, "%s %s %s: %s", self.context.engine, self.operation, what, kind, extra=fields)

@@ -1,0 +1,14 @@
+"""One page of a listing: drivers have no streams, the API classes loop over pages (DESIGN 3)."""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Item]):
+    """`items` in order and the key to continue after, None at the end."""
+
+    items: list[Item]
+    after: str | None

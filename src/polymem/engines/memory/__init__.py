@@ -1,0 +1,1 @@
+"""Everything in this process's memory: the executable specification of every contract."""

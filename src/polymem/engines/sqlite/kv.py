@@ -1,0 +1,187 @@
+"""Key-value records in `pm_kv`."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import apsw
+
+from polymem.contracts.kv import MAX_INTEGER, KVFeatures, Record
+from polymem.core.clock import Clock
+from polymem.core.page import Page
+from polymem.engines.sqlite._database import Runner
+from polymem.errors import StorageDataError
+
+_LIVE: Final = "(expires_at is null or expires_at > ?)"
+_COLUMNS: Final = "value, type, version, created_at, updated_at, expires_at"
+_GET: Final = "select value, type, expires_at from pm_kv where namespace = ? and key = ?"
+_ENTRY: Final = f"select {_COLUMNS} from pm_kv where namespace = ? and key = ? and {_LIVE}"
+_INSERT: Final = "insert into pm_kv values(?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7) on conflict do update set "
+_REPLACED: Final = "value = ?3, type = ?4, updated_at = ?5, expires_at = ?6, version = ?7, created_at = "
+_PUT: Final = _INSERT + _REPLACED + "iif(expires_at <= ?5, ?5, created_at)"
+_CREATE: Final = _INSERT + _REPLACED + "?5 where expires_at <= ?5"
+_UPDATE: Final = (
+    "update pm_kv set value = ?3, type = ?4, updated_at = ?5, version = ?6 "
+    "where namespace = ?1 and key = ?2 and (expires_at is null or expires_at > ?5)"
+)
+_REPLACE: Final = (
+    "update pm_kv set value = ?3, type = ?4, updated_at = ?5, expires_at = ?6, version = ?7 "
+    "where namespace = ?1 and key = ?2 and version = ?8 and (expires_at is null or expires_at > ?5)"
+)
+_TOUCH: Final = f"update pm_kv set expires_at = ? where namespace = ? and key = ? and {_LIVE}"
+_DELETE: Final = "delete from pm_kv where namespace = ? and key = ? returning expires_at"
+_RANGE: Final = f"namespace = ? and key >= ? and (? is null or key < ?) and {_LIVE}"
+
+
+class SqliteKV:
+    """One namespace of `pm_kv`. Single statements need no savepoint: SQLite makes each atomic."""
+
+    features = KVFeatures()
+
+    def __init__(self, runner: Runner, clock: Clock, namespace: str) -> None:
+        self._runner, self._clock, self._namespace = runner, clock, namespace
+        self._point = runner.point
+
+    async def get(self, key: str, /) -> tuple[bytes, str] | None:
+        row = await self._point(_GET, (self._namespace, key))
+        if row is None:
+            return None
+        value, codec, expires_at = row
+        if expires_at is not None and expires_at <= self._clock.now():
+            return None
+        return _bytes(value), codec
+
+    async def entry(self, key: str, /) -> Record | None:
+        row = await self._point(_ENTRY, (self._namespace, key, self._clock.now()))
+        return None if row is None else _record(row)
+
+    async def get_many(self, keys: Sequence[str], /) -> dict[str, tuple[bytes, str]]:
+        namespace, now = self._namespace, self._clock.now()
+
+        def find(connection: apsw.Connection) -> dict[str, tuple[bytes, str]]:
+            found = {}
+            for key in keys:
+                for value, codec, expires_at in connection.execute(_GET, (namespace, key)):
+                    if expires_at is None or expires_at > now:
+                        found[key] = (_bytes(value), codec)
+            return found
+
+        return await self._runner.read(find)
+
+    async def put(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> None:
+        row = (self._namespace, key, _text(body), codec, self._clock.now(), expires_at, version)
+        await self._runner.write(lambda c: c.execute(_PUT, row) and None, savepoint=False)
+
+    async def put_many(self, items: Sequence[tuple[str, bytes, str, int]], /, *, expires_at: int | None) -> None:
+        namespace, now = self._namespace, self._clock.now()
+        rows = [(namespace, key, _text(body), codec, now, expires_at, version) for key, body, codec, version in items]
+        await self._runner.write(lambda c: c.executemany(_PUT, rows) and None)
+
+    async def create(
+        self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None
+    ) -> bool:
+        row = (self._namespace, key, _text(body), codec, self._clock.now(), expires_at, version)
+        return await self._changed(_CREATE, row)
+
+    async def update(self, key: str, body: bytes, codec: str, /, *, version: int) -> bool:
+        return await self._changed(_UPDATE, (self._namespace, key, _text(body), codec, self._clock.now(), version))
+
+    async def replace(
+        self, key: str, body: bytes, codec: str, /, *, expected: int, version: int, expires_at: int | None
+    ) -> bool:
+        row = (self._namespace, key, _text(body), codec, self._clock.now(), expires_at, version, expected)
+        return await self._changed(_REPLACE, row)
+
+    async def delete(self, key: str, /) -> bool:
+        return await self.delete_many([key]) == 1
+
+    async def delete_many(self, keys: Sequence[str], /) -> int:
+        namespace, now = self._namespace, self._clock.now()
+
+        def delete(connection: apsw.Connection) -> int:
+            gone = [e for key in keys for (e,) in connection.execute(_DELETE, (namespace, key))]
+            return sum(1 for expires_at in gone if expires_at is None or expires_at > now)
+
+        return await self._runner.write(delete, savepoint=len(keys) > 1)
+
+    async def increment(self, key: str, delta: int, /, *, version: int) -> int:
+        namespace, now = self._namespace, self._clock.now()
+
+        def add(connection: apsw.Connection) -> int:
+            row = connection.execute(_ENTRY, (namespace, key, now)).fetchall()
+            value = _integer(row[0]) + delta if row else delta
+            if not -MAX_INTEGER - 1 <= value <= MAX_INTEGER:
+                raise StorageDataError("the result is beyond 64 bits", field="delta")
+            expires_at = row[0][5] if row else None
+            connection.execute(_PUT, (namespace, key, str(value), "json", now, expires_at, version))
+            return value
+
+        return await self._runner.write(add)
+
+    async def touch(self, key: str, /, *, expires_at: int | None) -> bool:
+        return await self._changed(_TOUCH, (expires_at, self._namespace, key, self._clock.now()))
+
+    async def page(self, prefix: str, after: str | None, limit: int, /) -> Page[tuple[str, Record]]:
+        bound = prefix_end(prefix)
+        start = prefix if after is None else max(prefix, after + "\x00")
+        row = (self._namespace, start, bound, bound, self._clock.now(), limit)
+        query = f"select key, {_COLUMNS} from pm_kv where {_RANGE} order by key limit ?"
+        rows: list[tuple[Any, ...]] = await self._runner.read(lambda c: c.execute(query, row).fetchall())
+        return Page([(r[0], _record(r[1:])) for r in rows], rows[-1][0] if len(rows) == limit else None)
+
+    async def count(self, prefix: str, /) -> int:
+        bound = prefix_end(prefix)
+        row = (self._namespace, prefix, bound, bound, self._clock.now())
+        query = f"select count(*) from pm_kv where {_RANGE}"
+        return int(await self._runner.read(lambda c: c.execute(query, row).get))
+
+    async def clear(self) -> int:
+        namespace, now = self._namespace, self._clock.now()
+
+        def clear(connection: apsw.Connection) -> int:
+            live = connection.execute(f"select count(*) from pm_kv where namespace = ? and {_LIVE}", (namespace, now)).get
+            connection.execute("delete from pm_kv where namespace = ?", (namespace,))
+            return int(live)
+
+        return await self._runner.write(clear)
+
+    async def _changed(self, statement: str, row: tuple[Any, ...]) -> bool:
+        def run(connection: apsw.Connection) -> bool:
+            connection.execute(statement, row)
+            return connection.changes() > 0
+
+        return await self._runner.write(run, savepoint=False)
+
+
+def prefix_end(prefix: str) -> str | None:
+    """The least string above everything that starts with `prefix`; None: there is no bound.
+
+    Strings are compared as UTF-8 bytes, which is code point order; surrogates cannot be stored and are stepped over.
+    """
+    stem = prefix.rstrip("\U0010ffff")
+    if not stem:
+        return None
+    following = ord(stem[-1]) + 1
+    return stem[:-1] + chr(0xE000 if following == 0xD800 else following)
+
+
+def _text(body: bytes) -> str | bytes:
+    """JSON is kept as readable text; what is not text (a layer's ciphertext) as a BLOB."""
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return body
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value.encode() if isinstance(value, str) else value
+
+
+def _record(row: tuple[Any, ...]) -> Record:
+    return Record(_bytes(row[0]), *row[1:])
+
+
+def _integer(row: tuple[Any, ...]) -> int:
+    text = str(row[0])
+    if row[1] != "json" or not text.removeprefix("-").isdecimal():
+        raise StorageDataError("the stored value is not an integer", field="key")
+    return int(text)

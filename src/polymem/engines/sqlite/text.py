@@ -1,0 +1,196 @@
+"""Texts in `pm_texts` with a token BLOB each; ranked by an index in memory made of those (see `polymem.indexes`)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import apsw
+
+from polymem.contracts.filter import Filter
+from polymem.contracts.text import Document, TextCollection, TextFeatures, TextHit, TextQuery
+from polymem.core.codec import decode_json, encode_json
+from polymem.core.page import Page
+from polymem.engines.sqlite import _collections
+from polymem.engines.sqlite._collections import Place
+from polymem.engines.sqlite._database import Runner
+from polymem.engines.sqlite._filter import condition_on
+from polymem.engines.sqlite._indexes import Source, use_index
+from polymem.indexes.analyzer import LANGUAGES, Analyzer, analyzer
+from polymem.indexes.postings import TextIndex
+from polymem.indexes.query import Sought, analysed
+from polymem.indexes.tokens import encode_tokens
+from polymem.indexes.vocabulary import Vocabulary
+
+Result = TypeVar("Result")
+
+
+class SearchIndex(TextIndex):
+    """The postings, and the words that prefixes are completed from, read when a prefix is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words: Vocabulary | None = None
+        self.unread: list[str] = []
+
+    def put_many(self, ids: Sequence[str], blobs: Sequence[bytes]) -> None:
+        super().put_many(ids, blobs)
+        self.unread.extend(ids)
+
+
+_SOURCE = Source("pm_texts", "tokens", SearchIndex, lambda index, ids, blobs: index.put_many(ids, blobs))
+
+
+class SqliteText:
+    """The text collections of one namespace."""
+
+    features = TextFeatures(languages=LANGUAGES)
+
+    def __init__(self, runner: Runner, namespace: str) -> None:
+        self._runner, self._namespace = runner, namespace
+
+    async def put_many(self, collection: TextCollection, documents: Sequence[Document], /) -> None:
+        language = analyzer(collection.language)
+
+        def put(connection: apsw.Connection) -> None:
+            number = _collections.ensure(connection, self._place(collection), _options(collection))
+            connection.executemany(
+                "insert into pm_texts values(?, ?, ?, ?, ?) on conflict do update set fields = excluded.fields, "
+                "payload = excluded.payload, tokens = excluded.tokens",
+                [(number, *_row(language, document)) for document in documents],
+            )
+            _collections.log_change(connection, number, [document.id for document in documents])
+
+        await self._runner.write(put)
+
+    async def get_many(self, collection: TextCollection, ids: Sequence[str], /) -> dict[str, Document]:
+        return await self._read(collection, lambda c, number: _documents(c, number, ids), {})
+
+    async def delete_many(self, collection: TextCollection, ids: Sequence[str], /) -> int:
+        def delete(connection: apsw.Connection) -> int:
+            number = _collections.find(connection, self._place(collection), _options(collection))
+            return 0 if number is None else _collections.delete(connection, number, "pm_texts", ids)
+
+        return await self._runner.write(delete)
+
+    async def search(
+        self,
+        collection: TextCollection,
+        query: TextQuery,
+        /,
+        *,
+        limit: int,
+        offset: int,
+        where: Filter | None,
+        highlight: tuple[str, str] | None,
+    ) -> list[TextHit]:
+        language = analyzer(collection.language)
+
+        def search(connection: apsw.Connection, number: int) -> list[TextHit]:
+            allowed = _allowed(connection, number, where)
+
+            def rank(index: SearchIndex) -> tuple[Sought, list[tuple[str, float]]]:
+                sought = analysed(language, query, lambda: _vocabulary(index, connection, number, language))
+                return sought, index.search(
+                    sought.words, sought.phrases, sought.prefixes, weights=dict(query.weights),
+                    common=query.common, allowed=allowed, limit=limit, offset=offset,
+                )  # fmt: skip
+
+            sought, found = use_index(self._runner.indexes, connection, number, _SOURCE, rank)
+            documents = _documents(connection, number, [id for id, _ in found])
+            return [_hit(documents[id], score, sought, highlight) for id, score in found if id in documents]
+
+        return await self._read(collection, search, [])
+
+    async def frequencies(
+        self, collection: TextCollection, words: Sequence[str], /
+    ) -> tuple[int, Mapping[str, int]]:
+        language = analyzer(collection.language)
+
+        def count(index: SearchIndex) -> tuple[int, dict[str, int]]:
+            found = {word: [index.frequency(term) for term in language.query_terms([word])] for word in words}
+            return index.rows, {word: min(counts, default=0) for word, counts in found.items()}
+
+        def frequencies(connection: apsw.Connection, number: int) -> tuple[int, dict[str, int]]:
+            return use_index(self._runner.indexes, connection, number, _SOURCE, count)
+
+        return await self._read(collection, frequencies, (0, dict.fromkeys(words, 0)))
+
+    async def page(
+        self, collection: TextCollection, after: str | None, limit: int, /, *, where: Filter | None
+    ) -> Page[Document]:
+        def page(connection: apsw.Connection, number: int) -> Page[Document]:
+            condition, values = condition_on(where, "payload")
+            query = f"select id, fields, payload from pm_texts where collection = ? and id > ? and {condition}"
+            rows = connection.execute(f"{query} order by id limit ?", (number, after or "", *values, limit)).fetchall()
+            return Page([_document(row) for row in rows], str(rows[-1][0]) if len(rows) == limit else None)
+
+        return await self._read(collection, page, Page([], None))
+
+    async def count(self, collection: TextCollection, /, *, where: Filter | None) -> int:
+        def count(connection: apsw.Connection, number: int) -> int:
+            condition, values = condition_on(where, "payload")
+            query = f"select count(*) from pm_texts where collection = ? and {condition}"
+            return int(connection.execute(query, (number, *values)).get)
+
+        return await self._read(collection, count, 0)
+
+    async def clear(self, collection: TextCollection, /) -> int:
+        def clear(connection: apsw.Connection) -> int:
+            number = _collections.find(connection, self._place(collection), _options(collection))
+            return 0 if number is None else _collections.drop(connection, number, "pm_texts")
+
+        return await self._runner.write(clear)
+
+    async def _read(
+        self, collection: TextCollection, work: Callable[[apsw.Connection, int], Result], absent: Result
+    ) -> Result:
+        def read(connection: apsw.Connection) -> Result:
+            number = _collections.find(connection, self._place(collection), _options(collection))
+            return absent if number is None else work(connection, number)
+
+        return await self._runner.read(read)
+
+    def _place(self, collection: TextCollection) -> Place:
+        return Place(self._namespace, "text", collection.name)
+
+
+def _options(collection: TextCollection) -> dict[str, Any]:
+    return {"language": collection.language}
+
+
+def _row(language: Analyzer, document: Document) -> tuple[str, str, str, bytes]:
+    fields, payload = encode_json(document.fields).decode(), encode_json(document.payload).decode()
+    return document.id, fields, payload, encode_tokens(language, document.fields)
+
+
+def _allowed(connection: apsw.Connection, number: int, where: Filter | None) -> set[str] | None:
+    if where is None:
+        return None
+    condition, values = condition_on(where, "payload")
+    query = f"select id from pm_texts where collection = ? and {condition}"
+    return {str(row[0]) for row in connection.execute(query, (number, *values)).fetchall()}
+
+
+def _documents(connection: apsw.Connection, number: int, ids: Sequence[str]) -> dict[str, Document]:
+    query = (
+        "select id, fields, payload from pm_texts where collection = ? and id in (select value from json_each(?))"
+    )
+    rows = connection.execute(query, (number, encode_json(list(ids)).decode())).fetchall()
+    return {document.id: document for document in map(_document, rows)}
+
+
+def _document(row: tuple[Any, ...]) -> Document:
+    return Document(row[0], decode_json(row[1]), decode_json(row[2]))
+
+
+def _vocabulary(index: SearchIndex, connection: apsw.Connection, number: int, language: Analyzer) -> Vocabulary:
+    if index.words is None:
+        index.words = Vocabulary(language)
+    unread, index.unread = index.unread, []
+    for document in _documents(connection, number, unread).values():
+        index.words.add(document.fields.values())
+    return index.words
+
+
+def _hit(document: Document, score: float, sought: Sought, highlight: tuple[str, str] | None) -> TextHit:
+    hit = TextHit(document.id, score, document.fields, document.payload)
+    return hit._replace(highlights=sought.highlights(document.fields, highlight)) if highlight else hit

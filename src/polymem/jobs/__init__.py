@@ -1,0 +1,1 @@
+"""Work over whole data sets: reading conversations, copying, measuring."""

@@ -1,0 +1,266 @@
+"""The order of what `Memory.recall` found: pure functions of the candidates, no I/O.
+
+Two lists are united, the best of the text index (BM25) and of the vector index (cosine), and fused:
+
+    score = w_t * trust * (bm25 + 0.5 * bm25 of its neighbours) / best    text, text_neighbours
+          + w_v * (cosine - floor) / (best - floor)                       vector
+          + the weights of `Weights`                                      asker, recency, ...
+
+- A convex combination of scores scaled by their best and least values beats rank fusion and keeps how far
+  ahead a hit is: Bruch, Gai, Ingber, "An Analysis of Fusion Functions for Hybrid Retrieval", TOIS 2023. The
+  least value is 0 for text (a row that matches nothing) and, cosines being centred on the collection, 0 or
+  the least candidate's for vectors.
+- `trust` is the share of the question's information that the collection has words for, so a question in
+  other words than the memories leans on the vectors.
+- Recency (exponential decay), importance and relevance are added: Park et al., "Generative Agents", 2023.
+
+Every part is a value of `Ranked.scores`, and they sum to `Ranked.score`.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from polymem.errors import StorageDataError
+from polymem.providers.embedding import Matrix, TokenVectors, Vector, unit
+
+Match = tuple[str, float]
+"""A candidate: its id and the index's own score, higher is better."""
+
+CANDIDATES: Final = 200
+"""How many rows to ask of each index. On the evaluation sets fewer lost recall and more gained nothing."""
+
+_WORD: Final = re.compile(r"\w+")
+_MONTHS: Final = (  # not strftime, which follows the locale of the process
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
+_FIRST_PERSON: Final = frozenset({"i", "me", "my", "mine", "myself", "we", "us", "our", "ours"})
+_STOP_WORDS: Final = frozenset(
+    """a about after all also am an and any are as at be because been before being between both but by can
+    could d did do does doing down during each few for from further had has have having he her here hers him
+    his how i if in into is it its just like ll m me more most my myself no nor not now o of off on once only
+    or other our out over own re s same she should so some such t than that the their them then there these
+    they this those through to too under until up us ve very was we were what when where which while who whom
+    why will with would y you your yours
+    """.split()  # noqa: SIM905  a hundred quoted words are harder to read
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How much each signal counts; none is negative.
+
+    `text` and `vector` are shares of one (only their ratio matters); without vectors text has it all. The
+    others are added on that scale: 0.1 is a tenth of the distance between a perfect hit and none at all.
+    """
+
+    text: float = 0.6
+    vector: float = 0.4
+    """Less than text, so that the only row with the word asked for (a name, a code) beats look-alikes."""
+    neighbour: float = 0.5
+    """How much of a neighbouring turn's BM25 score a turn is given."""
+    asker: float = 0.1
+    """For a turn with role "user" when the question is in the first person ("When does my sprint end?")."""
+    recency: float = 0.0
+    half_life: float = 30 * 86_400.0
+    """Seconds after which a memory has half its recency left."""
+    importance: float = 0.0
+    confidence: float = 0.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise StorageDataError("expected a number of at least 0", field=field.name)
+        if self.half_life == 0:
+            raise StorageDataError("expected more than 0 seconds", field="half_life")
+        if self.text + self.vector == 0:
+            raise StorageDataError("expected text or vector to be more than 0", field="text")
+
+
+class Attributes(NamedTuple):
+    """What the optional weights need to know of a candidate; `importance` and `confidence` are in [0, 1]."""
+
+    role: str | None = None
+    at: datetime | None = None
+    importance: float = 0.5
+    confidence: float = 1.0
+
+
+class Ranked(NamedTuple):
+    """A candidate in its place. `scores` says where `score`, their sum, comes from."""
+
+    id: str
+    score: float
+    scores: dict[str, float]
+
+
+class Query(NamedTuple):
+    """What `rank` needs to know of the question."""
+
+    first_person: bool = False
+    trust: float = 1.0
+    now: datetime | None = None
+
+
+_PLAIN: Final = Query()
+_DEFAULT: Final = Weights()
+
+
+def indexed_text(text: str, *, speaker: str, at: datetime | None = None) -> str:
+    """What both indexes are given for a turn: "8 May 2023 | Ada: I moved to Lisbon".
+
+    Pass the role where the speaker has no name. Day and speaker in the text are worth 4 points of recall.
+    """
+    spoken = f"{speaker}: {text}"
+    return spoken if at is None else f"{at.day} {_MONTHS[at.month - 1]} {at.year} | {spoken}"
+
+
+def question_words(question: str, language: str = "english") -> tuple[str, ...]:
+    """The distinct words to look for: without English stop words, unless there is nothing else."""
+    words = tuple(dict.fromkeys(_WORD.findall(question.lower())))
+    if language != "english":
+        return words
+    return tuple(word for word in words if word not in _STOP_WORDS) or words
+
+
+def common_share(rows: int) -> float:
+    """The share of rows above which a word is too common to look up while a rarer one is left.
+
+    Only for speed: among at most 1,000 rows every word is cheap, and even common ones add recall.
+    """
+    return 1.0 if rows <= 1000 else 0.2
+
+
+def is_first_person(question: str) -> bool:
+    """Whether the asker speaks of themselves (English)."""
+    return not _FIRST_PERSON.isdisjoint(_WORD.findall(question.lower()))
+
+
+def idf(rows: int, frequency: int) -> float:
+    """Smoothed inverse document frequency: 1 in an empty collection and for a word in every row."""
+    return 1 + math.log((1 + rows) / (1 + min(frequency, rows)))
+
+
+def text_trust(words: Iterable[str], rows: int, frequencies: Mapping[str, int]) -> float:
+    """The share in [0, 1] of the information (idf) in `words` that lies in words the collection has."""
+    known = [(idf(rows, frequencies.get(word, 0)), frequencies.get(word, 0) > 0) for word in words]
+    total = sum(weight for weight, _ in known)
+    return sum(weight for weight, present in known if present) / total if total else 0.0
+
+
+def query_vector(tokens: TokenVectors, rows: int, frequencies: Mapping[str, int]) -> Vector | None:
+    """The unit vector of a question, each model token weighted by the idf of its word in the collection.
+
+    `frequencies` holds, for each of `tokens.words`, the number of rows that hold its stem. Without this
+    weighting names that occur everywhere dominate the vector. None for a text without tokens.
+    """
+    found = [idf(rows, frequencies.get(word, 0)) if word else 0.0 for word in tokens.words]
+    weights = np.array(found, np.float32)
+    if not weights.any():
+        weights = np.ones(len(tokens.words), np.float32)
+    vector = weights @ tokens.vectors
+    return unit(vector) if vector.any() else None
+
+
+def centred_cosines(query: Vector, vectors: Matrix, mean: Vector | None) -> Vector:
+    """Cosine of `query` with each row after the collection's mean direction is taken from both.
+
+    `mean` is the mean of the collection's normalised vectors. What all rows share says nothing about which
+    one is meant, and in a single conversation it is most of every vector.
+    """
+    centre = np.zeros_like(query) if mean is None else mean
+    return np.asarray(unit(unit(vectors) - centre) @ unit(unit(query) - centre), dtype=np.float32)
+
+
+def candidates(
+    text: Sequence[Match], vector: Sequence[Match], neighbours: Callable[[str], Iterable[str]]
+) -> list[str]:
+    """The ids to load before `rank`: both lists and the neighbours of the text hits, each once."""
+    ids = dict.fromkeys(id for id, _ in text)
+    ids.update(dict.fromkeys(near for id, _ in text for near in neighbours(id)))
+    ids.update(dict.fromkeys(id for id, _ in vector))
+    return list(ids)
+
+
+def rank(
+    text: Sequence[Match],
+    vector: Sequence[Match] | None,
+    *,
+    neighbours: Callable[[str], Iterable[str]] = lambda _: (),
+    attributes: Mapping[str, Attributes] | None = None,
+    query: Query = _PLAIN,
+    weights: Weights = _DEFAULT,
+) -> list[Ranked]:
+    """All candidates, best first, ties by id.
+
+    `vector` is None without an embedder, else cosines: best of all the centred one of every candidate
+    (`centred_cosines`); a candidate that has none is given the least of them. `neighbours` gives the ids next
+    to one in its session. Where `attributes` is given, a candidate it doesn't hold (a neighbour that doesn't
+    exist, a row filtered out) is left out.
+    """
+    own = dict(text)
+    context = _context(own, neighbours, weights.neighbour)
+    cosines = None if vector is None else dict(vector)
+    found = dict.fromkeys([*own, *context, *(cosines or ())])
+    ids = [id for id in found if attributes is None or id in attributes]
+    text_share = 1.0 if cosines is None else weights.text / (weights.text + weights.vector)
+    parts = _text_parts(ids, own, context, text_share * query.trust)
+    if cosines is not None:
+        _add_vector(parts, cosines, 1 - text_share)
+    if attributes is not None:
+        _add_priors(parts, attributes, query, weights)
+    ranked = [Ranked(id, math.fsum(scores.values()), scores) for id, scores in parts.items()]
+    return sorted(ranked, key=lambda hit: (-hit.score, hit.id))
+
+
+def _context(
+    own: Mapping[str, float], neighbours: Callable[[str], Iterable[str]], weight: float
+) -> dict[str, float]:
+    context: dict[str, float] = {}
+    if weight:
+        for id, score in own.items():
+            for near in neighbours(id):
+                context[near] = context.get(near, 0.0) + weight * score
+    return context
+
+
+def _text_parts(
+    ids: Sequence[str], own: Mapping[str, float], context: Mapping[str, float], share: float
+) -> dict[str, dict[str, float]]:
+    best = max((own.get(id, 0.0) + context.get(id, 0.0) for id in ids), default=0.0)
+    scale = share / best if best > 0 else 0.0
+    return {
+        id: {"text": own.get(id, 0.0) * scale, "text_neighbours": context.get(id, 0.0) * scale} for id in ids
+    }
+
+
+def _add_vector(parts: dict[str, dict[str, float]], cosines: Mapping[str, float], share: float) -> None:
+    present = [cosines[id] for id in parts if id in cosines]
+    least, best = min(present, default=0.0), max(present, default=0.0)
+    floor = min(0.0, least)
+    scale = share / (best - floor) if best > floor else 0.0
+    for id, scores in parts.items():
+        scores["vector"] = (cosines.get(id, least) - floor) * scale
+
+
+def _add_priors(
+    parts: dict[str, dict[str, float]], attributes: Mapping[str, Attributes], query: Query, weights: Weights
+) -> None:
+    for id, scores in parts.items():
+        memory = attributes[id]
+        if weights.asker and query.first_person and memory.role == "user":
+            scores["asker"] = weights.asker
+        if weights.recency and query.now is not None and memory.at is not None:
+            age = max(0.0, (query.now - memory.at).total_seconds())
+            scores["recency"] = weights.recency * 0.5 ** (age / weights.half_life)
+        if weights.importance:
+            scores["importance"] = weights.importance * memory.importance
+        if weights.confidence:
+            scores["confidence"] = weights.confidence * memory.confidence

@@ -1,0 +1,190 @@
+"""What a memory is: the record users see and the document that stores it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from polymem.contracts.text import Document
+from polymem.contracts.turns import Content
+from polymem.core.clock import to_datetime, to_instant
+from polymem.core.text import check_key, check_text
+from polymem.errors import StorageDataError
+from polymem.memory.ranking import Attributes, indexed_text
+
+TURN: Final = "turn"
+TURN_MARK: Final = "#"
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRecord:
+    """One thing remembered: a turn of a conversation (kind "turn") or a fact, preference, event ..."""
+
+    id: str
+    text: str
+    kind: str
+    subject: str | None
+    """Whom it is about."""
+    session: str | None
+    turn: int | None
+    """Its place in the session, for turns."""
+    role: str | None
+    speaker: str | None
+    at: datetime
+    """When it was said or learnt."""
+    source: str | None
+    """Where it comes from: free text, or the id of another memory."""
+    confidence: float
+    importance: float
+    metadata: dict[str, Any]
+    valid_from: datetime | None
+    valid_to: datetime | None
+    """It holds in [valid_from, valid_to); None is unbounded."""
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hit(MemoryRecord):
+    """A record found by `recall`."""
+
+    score: float = 0.0
+    scores: dict[str, float] = field(default_factory=dict)
+    """How much each signal contributed; they add up to `score`."""
+    neighbours: tuple[MemoryRecord, ...] = ()
+    """The turns right before and after it in its session."""
+
+
+def turn_memory_id(session: str, turn: int) -> str:
+    """The id of a turn's memory, from which its neighbours' ids follow."""
+    return f"{session}{TURN_MARK}{turn}"
+
+
+def neighbour_ids(memory_id: str) -> tuple[str, ...]:
+    """The ids of the turns before and after; none for what is not a turn."""
+    session, mark, turn = memory_id.rpartition(TURN_MARK)
+    if not mark or not turn.isdecimal():
+        return ()
+    number = int(turn)
+    after = turn_memory_id(session, number + 1)
+    return (turn_memory_id(session, number - 1), after) if number > 0 else (after,)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A memory on its way in, checked; all but its id."""
+
+    text: str
+    kind: str
+    at: int
+    subject: str | None = None
+    session: str | None = None
+    role: str | None = None
+    speaker: str | None = None
+    source: str | None = None
+    confidence: float = 1.0
+    importance: float = 0.5
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    valid_from: int | None = None
+    valid_to: int | None = None
+    expires_at: int | None = None
+
+    def __post_init__(self) -> None:
+        check_text(self.text, field="text")
+        check_key(self.kind, field="kind")
+        for name in ("subject", "session", "role", "speaker"):
+            if getattr(self, name) is not None:
+                check_key(getattr(self, name), field=name)
+        if self.source is not None:
+            check_text(self.source, field="source")
+        for name in ("confidence", "importance"):
+            _check_share(getattr(self, name), name)
+        if self.valid_from is not None and self.valid_to is not None and self.valid_to < self.valid_from:
+            raise StorageDataError("expected an instant not before valid_from", field="valid_to")
+
+    @property
+    def head(self) -> str:
+        """Day and speaker (or subject), indexed with the text: worth 4 points of recall."""
+        speaker = self.speaker or self.subject or self.role or self.kind
+        return indexed_text("", speaker=speaker, at=to_datetime(self.at)).strip()
+
+    @property
+    def embedded(self) -> str:
+        """What the embedder is given."""
+        return f"{self.head} {self.text}"
+
+    def document(self, memory_id: str, turn: int | None = None) -> Document:
+        about = sorted({name.casefold() for name in (self.subject, self.speaker) if name})
+        payload = {
+            "kind": self.kind, "subject": self.subject, "session": self.session, "turn": turn, "role": self.role,
+            "speaker": self.speaker, "about": about, "at": self.at, "source": self.source,
+            "confidence": self.confidence, "importance": self.importance, "metadata": dict(self.metadata),
+            "valid_from": self.valid_from, "valid_to": self.valid_to, "expires_at": self.expires_at,
+        }  # fmt: skip
+        # what is not set is left out, so that `where` sees it as missing
+        return Document(memory_id, {"head": self.head, "text": self.text}, _present(payload))
+
+
+def draft_of(document: Document) -> Draft:
+    """The draft that would store this document again."""
+    payload = {k: v for k, v in document.payload.items() if k not in ("about", "turn")}
+    return Draft(text=document.fields["text"], **payload)
+
+
+def record_of(document: Document) -> MemoryRecord:
+    return MemoryRecord(**_values(document))
+
+
+def hit_of(
+    document: Document, score: float, scores: dict[str, float], neighbours: tuple[MemoryRecord, ...]
+) -> Hit:
+    return Hit(**_values(document), score=score, scores=scores, neighbours=neighbours)
+
+
+def attributes_of(payload: Mapping[str, Any]) -> Attributes:
+    """What the ranking weighs."""
+    return Attributes(payload.get("role"), to_datetime(payload["at"]), payload["importance"], payload["confidence"])
+
+
+def holds(payload: Mapping[str, Any], now: int, as_of: int) -> bool:
+    """Whether a memory is neither expired now nor outside its validity at `as_of`; a turn holds once it was said."""
+    expires_at, start, end = payload.get("expires_at"), payload.get("valid_from"), payload.get("valid_to")
+    if expires_at is not None and expires_at <= now:
+        return False
+    if start is None and payload["kind"] == TURN and as_of != now:
+        start = payload["at"]
+    return (start is None or start <= as_of) and (end is None or as_of < end)
+
+
+def text_of(content: Content) -> str:
+    """The words of a turn: its text, or the texts and captions of its parts."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise StorageDataError("expected a string or a list of parts", field="content")
+    found = (part.get(key) for part in content if isinstance(part, dict) for key in ("text", "caption", "content"))
+    return "\n".join(text for text in found if isinstance(text, str))
+
+
+def instant(moment: datetime | None, *, name: str) -> int | None:
+    return None if moment is None else to_instant(moment, field=name)
+
+
+def _values(document: Document) -> dict[str, Any]:
+    payload = document.payload
+    plain = {name: payload.get(name) for name in ("subject", "session", "turn", "role", "speaker", "source")}
+    instants = {name: payload.get(name) for name in ("valid_from", "valid_to", "expires_at")}
+    return {
+        "id": document.id, "text": document.fields["text"], "kind": payload["kind"], **plain,
+        "at": to_datetime(payload["at"]), "confidence": payload["confidence"], "importance": payload["importance"],
+        "metadata": payload.get("metadata", {}),
+        **{name: None if value is None else to_datetime(value) for name, value in instants.items()},
+    }  # fmt: skip
+
+
+def _present(payload: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in payload.items() if value is not None and value not in ({}, [])}
+
+
+def _check_share(value: object, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise StorageDataError("expected a number from 0 to 1", field=name)

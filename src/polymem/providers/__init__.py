@@ -1,0 +1,1 @@
+"""Models that Polymem can call: embeddings."""

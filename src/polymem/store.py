@@ -1,0 +1,359 @@
+"""`Store`: one namespace of one opened engine, with every contract the engine has."""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from polymem.contracts.blobs import Blobs
+from polymem.contracts.drivers import CONTRACTS, Drivers
+from polymem.contracts.graph import Graph
+from polymem.contracts.kv import KeyValue
+from polymem.contracts.sql import Sql
+from polymem.contracts.text import Text, TextCollection
+from polymem.contracts.transactions import Isolation, Transaction
+from polymem.contracts.turns import Turns
+from polymem.contracts.vectors import Metric, Vectors, VectorSpace
+from polymem.core.breaker import Breaker
+from polymem.core.codec import JsonCodec
+from polymem.core.engine import Engine, Health
+from polymem.core.guard import GuardContext, guard, in_transaction
+from polymem.core.namespace import child, decode
+from polymem.core.retry import RetryPolicy
+from polymem.errors import StorageDataError, StorageError, StorageUnsupportedError
+
+Result = TypeVar("Result")
+_log = logging.getLogger("polymem.store")
+_SWEEP_ROWS = 1000
+
+
+class Session:
+    """What all namespaces of one opened store share: the engine, its guard and its sweeper."""
+
+    def __init__(self, engine: Engine, *, sweep_every: float | None = 60.0, retry: RetryPolicy | None = None) -> None:
+        self.engine = engine
+        breaker = Breaker() if engine.remote else None
+        self.guard = GuardContext(engine.name, engine.translate, breaker, retry or RetryPolicy())
+        self._sweep_every = sweep_every
+        self._sweeper: asyncio.Task[None] | None = None
+        self._lock = asyncio.Lock()
+
+    async def open(self) -> None:
+        async with self._lock:
+            if self.guard.loop is not None:
+                return
+            try:
+                await self.engine.open()
+            except StorageError:
+                raise
+            except Exception as error:
+                translated = self.engine.translate(error)
+                if translated is None:
+                    raise
+                raise translated from error
+            self.guard.opened()
+            if self._sweep_every is not None:
+                self._sweeper = asyncio.create_task(self._sweep_for_ever(self._sweep_every))
+            _log.info("connect %s", self.engine.name, extra={"engine": self.engine.name, "operation": "connect"})
+
+    async def close(self) -> None:
+        async with self._lock:
+            if self.guard.loop is None:
+                return
+            if self._sweeper is not None:
+                self._sweeper.cancel()
+                await asyncio.gather(self._sweeper, return_exceptions=True)
+            self.guard.closed()
+            await self.engine.close()
+            _log.info("disconnect %s", self.engine.name, extra={"engine": self.engine.name, "operation": "disconnect"})
+
+    async def _sweep_for_ever(self, every: float) -> None:
+        while True:
+            await asyncio.sleep(every * random.uniform(0.8, 1.2))  # noqa: S311 - spreads processes, guards nothing
+            try:
+                removed = await self.sweep()
+            except StorageError as error:
+                _log.warning("sweep failed: %s", type(error).__name__)
+            else:
+                _log.info("swept %d expired records", removed)
+
+    async def sweep(self) -> int:
+        """Remove every expired record, 1,000 rows a transaction so that writers get their turn."""
+        maintenance = guard(_Maintenance(self.engine), "engine", self.guard)
+        total = 0
+        while removed := await maintenance.delete_expired(_SWEEP_ROWS):
+            total += removed
+        return total
+
+
+class _Maintenance:
+    """The engine's own operations in a shape the guard can wrap."""
+
+    features = None
+
+    def __init__(self, engine: Engine) -> None:
+        self.namespaces, self.drop_namespace = engine.namespaces, engine.drop_namespace
+        self.delete_expired, self.check, self.purge = engine.delete_expired, engine.check, engine.purge
+
+
+class Store:
+    """An engine seen from one namespace; obtained from `polymem.open` or `store.namespace(...)`.
+
+    Both `store = await polymem.open(url)` and `async with polymem.open(url) as store` open it. A store belongs to
+    the event loop and the process it was opened in; opening and closing twice is harmless.
+    """
+
+    def __init__(self, session: Session, namespace: str = "", transaction: Transaction | None = None) -> None:
+        self._session, self._namespace, self._transaction = session, namespace, transaction
+        source = transaction or session.engine
+        self._drivers: Drivers = source.drivers(namespace)
+        self._guarded: dict[str, Any] = {}
+
+    async def open(self) -> Self:
+        await self._session.open()
+        return self
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self.open().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<Store {self._session.engine.name} namespace={'/'.join(decode(self._namespace))!r}>"
+
+    @property
+    def engine(self) -> Engine:
+        """The engine itself, for what only it can do (backup, snapshot, compact)."""
+        return self._session.engine
+
+    @property
+    def kv(self) -> KeyValue[Any]:
+        """Key-value records of any JSON value."""
+        api: KeyValue[Any] | None = self._guarded.get("kv.api")
+        if api is None:
+            api = KeyValue(self._driver("kv"), self.engine.clock, JsonCodec())
+            self._guarded["kv.api"] = api
+        return api
+
+    @property
+    def turns(self) -> Turns:
+        """Conversation turns."""
+        return Turns(self._driver("turns"), self.engine.clock)
+
+    @property
+    def sql(self) -> Sql:
+        """Plain SQL; root namespace only."""
+        return Sql(self._driver("sql"))
+
+    def vectors(
+        self, name: str, *, dimensions: int, metric: Metric = "cosine", model: str | None = None
+    ) -> Vectors:
+        """The vector collection `name`; no I/O."""
+        return Vectors(self._driver("vectors"), VectorSpace(name, dimensions, metric, model))
+
+    def text(self, name: str, *, language: str = "english") -> Text:
+        """The text collection `name`; no I/O."""
+        return Text(self._driver("text"), TextCollection(name, language))
+
+    def graph(self, name: str = "default") -> Graph:
+        """The graph `name`; no I/O."""
+        return Graph(self._driver("graph"), name)
+
+    def blobs(self, name: str = "default") -> Blobs:
+        """The blob container `name`; no I/O."""
+        return Blobs(self._driver("blobs"), self.engine.clock, name)
+
+    def supports(self, contract: str) -> bool:
+        """Whether this namespace of the engine offers a contract."""
+        if contract not in CONTRACTS:
+            raise StorageDataError(f"expected one of {', '.join(CONTRACTS)}", field="contract")
+        return getattr(self._drivers, contract) is not None
+
+    def features(self) -> dict[str, Any]:
+        """The features of every contract that is there."""
+        return self._drivers.features()
+
+    def namespace(self, *segments: str) -> "Store":
+        """A full store that can't see outside itself; nests."""
+        if not segments:
+            raise StorageDataError("expected at least one name", field="namespace")
+        return Store(self._session, child(self._namespace, segments), self._transaction)
+
+    async def namespaces(self, *prefix: str, depth: int | None = None) -> AsyncIterator[tuple[str, ...]]:
+        """The namespaces below this one that hold something, as segments relative to it, in order.
+
+        `prefix` starts lower down; `depth` cuts longer names to that many segments, each given once.
+        """
+        start = child(self._namespace, prefix) if prefix else self._namespace
+        skip, last = len(decode(self._namespace)), None
+        after: str | None = None
+        while True:
+            page = await self._maintenance().namespaces(start, after, 500)
+            for name in page.items:
+                found = decode(name)[skip:][:depth]
+                if found and found != last:
+                    last = found
+                    yield found
+            if page.after is None:
+                return
+            after = page.after
+
+    async def drop_namespace(self, *segments: str) -> int:
+        """Remove everything in a namespace and below it, at once; how many records there were."""
+        if not segments:
+            raise StorageDataError("expected at least one name; close the store and delete it instead", field="namespace")
+        return await self._maintenance().drop_namespace(child(self._namespace, segments))
+
+    async def delete_expired(self) -> int:
+        """Remove every expired record of the database now; how many were removed (G-6)."""
+        return await self._session.sweep()
+
+    async def purge(self) -> None:
+        """Make deleted bytes unrecoverable: none is left in free space or logs when the call returns."""
+        await self._maintenance().purge()
+
+    async def check(self) -> Health:
+        """Version, integrity and figures of the database."""
+        return await self._maintenance().check()
+
+    def metrics(self) -> dict[str, Any]:
+        """What was counted of every call since the store was made (MET-1)."""
+        return {"adapter_type": self.engine.name, "operations": self._session.guard.metrics.snapshot()}
+
+    @asynccontextmanager
+    async def transaction(
+        self, *, isolation: Isolation = "serializable", timeout: float = 5.0
+    ) -> "AsyncIterator[TransactionStore]":
+        """Everything done through the yielded store is committed together when the block ends, or not at all.
+
+        `isolation` is a minimum. After `timeout` seconds the transaction is rolled back and its operations raise
+        `StorageTimeoutError`. A write through another store of the same database inside the block raises at once.
+        """
+        self._check_transaction(isolation, timeout)
+        opened = await self._driver("transactions").begin(timeout=timeout)
+        token = in_transaction.set(self._session.guard)
+        view = TransactionStore(self._session, self._namespace, opened)
+        try:
+            yield view
+        except BaseException:
+            await _to_the_end(view.rollback())
+            raise
+        else:
+            await view.commit()
+        finally:
+            in_transaction.reset(token)
+
+    async def run_in_transaction(
+        self, work: "Callable[[TransactionStore], Awaitable[Result]]", *, retries: int = 3, timeout: float = 5.0
+    ) -> Result:
+        """Run `work` in a transaction, again after a retryable failure such as a lost serialization race."""
+        for left in range(retries, -1, -1):
+            try:
+                async with self.transaction(timeout=timeout) as tx:
+                    return await work(tx)
+            except StorageError as error:
+                if not error.retryable or not left:
+                    raise
+                await asyncio.sleep(random.uniform(0, 0.05))  # noqa: S311 - jitter
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    def _check_transaction(self, isolation: str, timeout: float) -> None:
+        if isolation not in ("read_committed", "repeatable_read", "serializable"):
+            raise StorageDataError("expected read_committed, repeatable_read or serializable", field="isolation")
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+            raise StorageDataError("expected seconds above 0", field="timeout")
+
+    def _maintenance(self) -> _Maintenance:
+        return guard(_Maintenance(self.engine), "engine", self._session.guard)
+
+    def _driver(self, contract: str) -> Any:
+        driver = self._guarded.get(contract)
+        if driver is None:
+            bare = getattr(self._drivers, contract)
+            if bare is None:
+                self._refuse(contract)
+            driver = guard(bare, contract, self._session.guard, inside=self._transaction is not None)
+            self._guarded[contract] = driver
+        return driver
+
+    def _refuse(self, contract: str) -> None:
+        offered = ", ".join(self._drivers.features())
+        where = " in a namespace" if contract == "sql" and self._namespace else ""
+        raise StorageUnsupportedError(
+            f"there is no {contract}{where}; this engine offers {offered}", engine=self.engine.name, operation=contract
+        )
+
+
+class TransactionStore(Store):
+    """A store inside one transaction; it reads its own writes."""
+
+    @property
+    def _open(self) -> Transaction:
+        assert self._transaction is not None  # noqa: S101 - set by Store.transaction, which alone makes one
+        driver: Transaction = self._guarded.setdefault(
+            "transaction", guard(_Ending(self._transaction), "transactions", self._session.guard, inside=True)
+        )
+        return driver
+
+    @asynccontextmanager
+    async def transaction(
+        self, *, isolation: Isolation = "serializable", timeout: float = 5.0
+    ) -> "AsyncIterator[TransactionStore]":
+        """A transaction inside this one: a savepoint. `timeout` stays that of the outer one."""
+        self._check_transaction(isolation, timeout)
+        async with self.savepoint():
+            yield self
+
+    async def commit(self) -> None:
+        """Commit now; the block may go on reading nothing more."""
+        await self._open.commit()
+
+    async def rollback(self) -> None:
+        """Undo everything and end the transaction."""
+        await self._open.rollback()
+
+    @asynccontextmanager
+    async def savepoint(self, name: str = "nested") -> AsyncIterator[None]:
+        """Undo only this block when it raises; savepoints nest."""
+        await self._open.savepoint(name)
+        try:
+            yield
+        except BaseException:
+            await _to_the_end(self._open.rollback_to(name))
+            await _to_the_end(self._open.release(name))
+            raise
+        await self._open.release(name)
+
+
+class _Ending:
+    """A transaction's own operations in a shape the guard can wrap."""
+
+    features = None
+
+    def __init__(self, transaction: Transaction) -> None:
+        self.commit, self.rollback = transaction.commit, transaction.rollback
+        self.savepoint, self.rollback_to, self.release = (
+            transaction.savepoint, transaction.rollback_to, transaction.release,
+        )  # fmt: skip
+
+
+async def _to_the_end(work: Awaitable[None]) -> None:
+    """Finish an undo even when the task is cancelled meanwhile, then let the cancellation go on."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise

@@ -1,0 +1,262 @@
+"""Clock, codec, namespaces, text checks, registry (G-2, G-5, G-6, KV-2, KV-3, KV-4)."""
+
+import dataclasses
+import math
+from datetime import UTC, datetime, timedelta
+from enum import IntEnum
+from typing import TypedDict
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from polymem.core import namespace, registry
+from polymem.core.clock import ManualClock, SystemClock, expiry, to_datetime, to_instant
+from polymem.core.codec import JsonCodec, ModelCodec, decode_json, encode_json
+from polymem.core.text import check_key, check_limit, check_name, check_text
+from polymem.errors import StorageCorruptError, StorageDataError, StorageTimeoutError, StorageUnsupportedError
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"))
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(json_values)
+def test_any_json_value_comes_back_equal(value):
+    again = decode_json(encode_json(value))
+    assert again == value
+    assert repr(again) == repr(value)  # 1 is not 1.0 and not True
+
+
+class Colour(IntEnum):
+    RED = 1
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        (math.nan, "value"),
+        ([1, math.inf], "value[1]"),
+        ({"a": {"b": b"x"}}, "value.a.b"),
+        ({"a": [{"b": "\x00"}]}, "value.a[0].b"),
+        ({"a": "\ud800"}, "value.a"),
+        ({1: 2}, "value"),
+        ({"\x00": 1}, "value key"),
+        (datetime.now(UTC), "value"),
+        ({1, 2}, "value"),
+        (Colour.RED, "value"),
+        pytest.param(10**5000, "value", id="too many digits"),
+    ],
+)
+def test_what_json_cannot_hold_is_refused_with_its_path(value, path):
+    with pytest.raises(StorageDataError) as caught:
+        encode_json(value)
+    assert caught.value.field == path
+
+
+def test_nesting_is_bounded():
+    deep = []
+    for _ in range(300):
+        deep = [deep]
+    with pytest.raises(StorageDataError, match="nested deeper"):
+        encode_json(deep)
+
+
+def test_damage_is_corruption_not_absence():
+    with pytest.raises(StorageCorruptError):
+        decode_json(b"{")
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: int
+
+
+class Struct(msgspec.Struct):
+    when: datetime
+    data: bytes
+
+
+class Model(BaseModel):
+    name: str
+
+
+class Options(TypedDict):
+    dark: bool
+
+
+@pytest.mark.parametrize(
+    ("model", "value"),
+    [
+        (Point, Point(1, 2)),
+        (Struct, Struct(datetime(2025, 1, 1, tzinfo=UTC), b"\x00\xff")),
+        (Model, Model(name="Ada")),
+        (Options, {"dark": True}),
+    ],
+)
+def test_typed_values_come_back_equal(model, value):
+    codec = ModelCodec(model)
+    assert codec.decode(codec.encode(value)) == value
+    assert codec.tag.startswith("model:")
+
+
+@pytest.mark.parametrize("model", [Point, Model])
+def test_a_typed_codec_refuses_other_types(model):
+    with pytest.raises(StorageDataError) as caught:
+        ModelCodec(model).encode({"x": 1})
+    assert caught.value.field == "value"
+    with pytest.raises(StorageDataError, match="is not a"):
+        ModelCodec(model).decode(b'{"x": "no"}')
+
+
+def test_a_typed_codec_refuses_what_json_cannot_hold():
+    @dataclasses.dataclass
+    class Odd:
+        value: object
+
+    with pytest.raises(StorageDataError, match="cannot be encoded"):
+        ModelCodec(Odd).encode(Odd(object()))
+
+
+def test_the_json_codec_is_the_plain_one():
+    assert JsonCodec().decode(JsonCodec().encode({"a": 1})) == {"a": 1}
+
+
+class TestClock:
+    def test_now_is_microseconds_utc(self):
+        assert abs(to_datetime(SystemClock().now()) - datetime.now(UTC)) < timedelta(seconds=5)
+
+    @given(st.datetimes(timezones=st.just(UTC)))
+    def test_instants_round_trip(self, moment):
+        assert to_datetime(to_instant(moment)) == moment
+
+    def test_naive_datetimes_are_refused(self):
+        with pytest.raises(StorageDataError) as caught:
+            to_instant(datetime(2025, 1, 1))
+        assert caught.value.field == "at"
+
+    def test_ttl_in_every_form(self):
+        clock = ManualClock(1_000_000)
+        assert expiry(None, clock) is None
+        assert expiry(1, clock) == 2_000_000
+        assert expiry(timedelta(milliseconds=1), clock) == 1_001_000
+        assert expiry(to_datetime(5), clock) == 5
+        assert expiry(-2, clock) == -1_000_000  # legal: simply expired
+
+    def test_fractions_round_up_never_down(self):
+        assert expiry(0.0000001, ManualClock(0)) == 1
+        assert expiry(1.5e-6, ManualClock(0)) == 2
+
+    @pytest.mark.parametrize("ttl", [True, "60", math.nan, math.inf, 1e12, -1e12])
+    def test_bad_ttl_names_the_field(self, ttl):
+        with pytest.raises(StorageDataError) as caught:
+            expiry(ttl, ManualClock())
+        assert caught.value.field == "ttl"
+
+    def test_the_manual_clock_moves_when_told(self):
+        clock = ManualClock(0)
+        clock.advance(1.5)
+        assert clock.now() == 1_500_000
+
+
+class TestNamespaces:
+    segments = st.lists(texts.filter(bool), max_size=4).map(tuple)
+
+    @given(segments, segments)
+    def test_the_encoding_is_injective_and_reversible(self, one, two):
+        assert namespace.decode(namespace.encode(one)) == one
+        assert (namespace.encode(one) == namespace.encode(two)) == (one == two)
+
+    @given(segments, segments)
+    def test_a_subtree_is_a_range(self, one, two):
+        start, inside = namespace.encode(one), namespace.encode(two)
+        if one:
+            assert (start <= inside < namespace.subtree_end(start)) == (two[: len(one)] == one)
+
+    def test_the_root_has_no_bound(self):
+        assert namespace.subtree_end("") == ""
+
+    @pytest.mark.parametrize("segment", ["", "\x00", "x" * 513, 7])
+    def test_bad_segments_name_the_field(self, segment):
+        with pytest.raises(StorageDataError) as caught:
+            namespace.child("", (segment,))
+        assert caught.value.field == "namespace"
+
+    def test_the_whole_name_is_bounded(self):
+        with pytest.raises(StorageDataError):
+            namespace.child("a/" * 200, ("x" * 200,))
+
+
+class TestText:
+    def test_keys_hold_any_text_of_512_bytes(self):
+        assert check_key("é" * 256)
+        for bad in ("", "é" * 257, "x" * 513, "a\x00", "\udc00", 1, None):
+            with pytest.raises(StorageDataError) as caught:
+                check_key(bad)
+            assert caught.value.field == "key"
+
+    def test_text_may_be_empty(self):
+        assert check_text("", field="x") == ""
+
+    def test_names_are_plain(self):
+        assert check_name("facts_2-b", field="name")
+        for bad in ("", "1a", 'a"b', "a.b", "x" * 64, "é", None, "a\n"):
+            with pytest.raises(StorageDataError):
+                check_name(bad, field="name")
+
+    @pytest.mark.parametrize("limit", [-1, True, 1.0, "5", None, 2**53 + 1])
+    def test_limits_are_whole_numbers(self, limit):
+        with pytest.raises(StorageDataError) as caught:
+            check_limit(limit)
+        assert caught.value.field == "limit"
+
+
+class TestRegistry:
+    def test_it_lists_what_can_be_opened(self):
+        assert {"memory", "sqlite"} <= set(registry.schemes())
+
+    @pytest.mark.parametrize("url", ["", "agent.db", ":", 7, "no such://x"])
+    def test_what_is_not_a_url(self, url):
+        with pytest.raises(StorageDataError) as caught:
+            registry.create_engine(url)
+        assert caught.value.field == "url"
+
+    def test_an_unknown_scheme_lists_the_known_ones(self):
+        with pytest.raises(StorageDataError, match="memory, sqlite"):
+            registry.create_engine("oracle://x")
+
+    def test_a_planned_engine_says_so(self):
+        with pytest.raises(StorageUnsupportedError, match="redis engine is not part of this version"):
+            registry.create_engine("redis://localhost")
+
+    def test_a_missing_driver_names_the_extra(self, monkeypatch):
+        monkeypatch.setitem(registry._BUILT_IN, "fake", ("no_such_driver.engine:from_url", "fake"))
+        with pytest.raises(StorageUnsupportedError, match=r"pip install 'polymem\[fake\]'"):
+            registry.create_engine("fake://x")
+
+    def test_a_fault_of_our_own_is_not_blamed_on_an_extra(self, monkeypatch):
+        monkeypatch.setitem(registry._BUILT_IN, "fake", ("polymem.engines.nowhere:from_url", "fake"))
+        with pytest.raises(ModuleNotFoundError):
+            registry.create_engine("fake://x")
+
+    def test_third_parties_are_entry_points(self, monkeypatch):
+        class Point:
+            name = "acme"
+
+            def load(self):
+                return lambda url, **options: (url, options)
+
+        monkeypatch.setattr(registry, "entry_points", lambda **_: [Point()])
+        assert registry.create_engine("acme://x", a=1) == ("acme://x", {"a": 1})
+
+
+def test_a_timeout_is_also_the_builtin_one():
+    with pytest.raises(TimeoutError):
+        raise StorageTimeoutError("slow", engine="sqlite", operation="kv.get")
+    assert str(StorageTimeoutError("slow", engine="sqlite", operation="kv.get")) == "sqlite/kv.get: slow"
