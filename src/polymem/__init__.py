@@ -3,7 +3,6 @@
 Importing the package loads nothing but the standard library; every name is loaded when first used.
 """
 
-import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from polymem.store import Store
 
 __version__ = "0.1.0"
-logging.getLogger("polymem").addHandler(logging.NullHandler())
 
 _HOMES = {
     "F": "polymem.contracts.filter",

@@ -284,7 +284,8 @@ class Store:
             bare = getattr(self._drivers, contract)
             if bare is None:
                 self._refuse(contract)
-            driver = guard(bare, contract, self._session.guard, inside=self._transaction is not None)
+            inside, tenant = self._transaction is not None, next(iter(decode(self._namespace)), None)
+            driver = guard(bare, contract, self._session.guard, inside=inside, tenant=tenant)
             self._guarded[contract] = driver
         return driver
 

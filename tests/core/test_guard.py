@@ -300,6 +300,23 @@ class TestBreaker:
 
         run(work)
 
+    def test_refused_calls_do_not_keep_it_open(self):
+        async def work():
+            now = [0.0]
+            breaker = Breaker(failures=1, pause=30, monotonic=lambda: now[0])
+            made = context(breaker=breaker)
+            made.retry = RetryPolicy(attempts=1)
+            guarded = guard(Driver(StorageTimeoutError("slow"), "value"), "kv", made)
+            with pytest.raises(StorageTimeoutError):
+                await guarded.get("k")
+            now[0] = 29.0
+            with pytest.raises(StorageConnectionError, match="circuit breaker"):
+                await guarded.get("k")
+            now[0] = 30.0
+            assert await guarded.get("k") == "value"
+
+        run(work)
+
     def test_success_closes_it(self):
         async def work():
             breaker = Breaker()

@@ -6,6 +6,8 @@ from datetime import datetime
 from random import getrandbits
 from typing import Any, Final, Generic, NamedTuple, NoReturn, Protocol, TypeVar, final, overload
 
+from msgspec import DecodeError
+
 from polymem.core.clock import MICROSECONDS, Clock, Ttl, expiry, to_datetime
 from polymem.core.codec import Codec, ModelCodec
 from polymem.core.page import Page
@@ -13,6 +15,7 @@ from polymem.core.text import MAX_KEY_BYTES, check_key, check_text
 from polymem.errors import (
     Outcome,
     StorageConflictError,
+    StorageCorruptError,
     StorageDataError,
     StorageError,
     StorageNotFoundError,
@@ -152,13 +155,19 @@ class KeyValue(Generic[T]):
     async def get(self, key: str, default: D) -> T | D: ...
     async def get(self, key: str, default: Any = None) -> Any:
         """The value, or `default` where the key is absent or expired."""
-        found = await self._read(_checked(key))
+        # the hot path: the usual key costs one comparison chain, `check_key` explains what is wrong with any other
+        if not (type(key) is str and key.isascii() and 0 < len(key) <= MAX_KEY_BYTES and "\x00" not in key):
+            check_key(key)
+        found = await self._read(key)
         if found is None:
             return default
         body, tag = found
         if tag != self._tag:
             self._refuse_codec(tag)
-        return self._decode(body)
+        try:
+            return self._decode(body)
+        except DecodeError as error:
+            raise _damaged() from error
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, T]:
         """The values of the keys that are present."""
@@ -167,18 +176,18 @@ class KeyValue(Generic[T]):
 
     async def entry(self, key: str) -> Entry[T] | None:
         """The value with its version and instants, None where absent."""
-        record = await self._driver.entry(_checked(key))
+        record = await self._driver.entry(check_key(key))
         return None if record is None else self._entry(key, record)
 
     async def exists(self, key: str) -> bool:
-        return await self._driver.entry(_checked(key)) is not None
+        return await self._driver.entry(check_key(key)) is not None
 
     async def put(self, key: str, value: T, *, ttl: Ttl | None = None) -> int:
         """Write whatever was there before; the new version."""
         version = new_version()
         body = self._codec.encode(value)
         await self._driver.put(
-            _checked(key), body, self._tag, version=version, expires_at=expiry(ttl, self._clock)
+            check_key(key), body, self._tag, version=version, expires_at=expiry(ttl, self._clock)
         )
         return version
 
@@ -186,7 +195,7 @@ class KeyValue(Generic[T]):
         """Write all or nothing; the new versions."""
         if not isinstance(items, Mapping):
             raise StorageDataError("expected a mapping of keys to values", field="items")
-        rows = [(_checked(key), self._codec.encode(value), self._tag, new_version()) for key, value in items.items()]
+        rows = [(check_key(key), self._codec.encode(value), self._tag, new_version()) for key, value in items.items()]
         if rows:
             await self._driver.put_many(rows, expires_at=expiry(ttl, self._clock))
         return {key: version for key, _, _, version in rows}
@@ -210,7 +219,7 @@ class KeyValue(Generic[T]):
         """Write only where the key is present, keeping its expiry; otherwise `StorageNotFoundError`."""
         version = new_version()
         body = self._codec.encode(value)
-        if not await self._driver.update(_checked(key), body, self._tag, version=version):
+        if not await self._driver.update(check_key(key), body, self._tag, version=version):
             raise StorageNotFoundError("no such key; use put or create", field="key")
         return version
 
@@ -218,15 +227,15 @@ class KeyValue(Generic[T]):
         """Add to an integer (absent counts as 0) without losing a concurrent update; the new value."""
         if type(delta) is not int or not -MAX_INTEGER <= delta <= MAX_INTEGER:
             raise StorageDataError("expected a 64-bit integer", field="delta")
-        return await self._driver.increment(_checked(key), delta, version=new_version())
+        return await self._driver.increment(check_key(key), delta, version=new_version())
 
     async def touch(self, key: str, *, ttl: Ttl | None) -> bool:
         """Set the expiry (None: never) and keep value and version; whether the key was there."""
-        return await self._driver.touch(_checked(key), expires_at=expiry(ttl, self._clock))
+        return await self._driver.touch(check_key(key), expires_at=expiry(ttl, self._clock))
 
     async def ttl(self, key: str) -> float | None:
         """Seconds left, None where it never expires; `StorageNotFoundError` where the key is absent."""
-        record = await self._driver.entry(_checked(key))
+        record = await self._driver.entry(check_key(key))
         if record is None:
             raise StorageNotFoundError("no such key", field="key")
         if record.expires_at is None:
@@ -235,7 +244,7 @@ class KeyValue(Generic[T]):
 
     async def delete(self, key: str) -> bool:
         """Remove; whether something was there."""
-        return await self._driver.delete(_checked(key))
+        return await self._driver.delete(check_key(key))
 
     async def delete_many(self, keys: Iterable[str]) -> int:
         """Remove; how many were there."""
@@ -274,10 +283,10 @@ class KeyValue(Generic[T]):
         body, tag = self._codec.encode(value), self._tag
         try:
             if expected is None:
-                done = await self._driver.create(_checked(key), body, tag, version=version, expires_at=expires_at)
+                done = await self._driver.create(check_key(key), body, tag, version=version, expires_at=expires_at)
             else:
                 done = await self._driver.replace(
-                    _checked(key), body, tag, expected=expected, version=version, expires_at=expires_at
+                    check_key(key), body, tag, expected=expected, version=version, expires_at=expires_at
                 )
         except StorageError as error:
             if error.outcome is not Outcome.UNKNOWN:
@@ -305,7 +314,10 @@ class KeyValue(Generic[T]):
     def _value(self, body: bytes, tag: str) -> T:
         if tag != self._tag:
             self._refuse_codec(tag)
-        return self._decode(body)
+        try:
+            return self._decode(body)
+        except DecodeError as error:
+            raise _damaged() from error
 
     def _refuse_codec(self, tag: str) -> NoReturn:
         raise StorageDataError(f"the value was written as {tag!r} and is read as {self._tag!r}", field="key")
@@ -316,14 +328,11 @@ def new_version() -> int:
     return getrandbits(63)
 
 
-def _checked(key: str) -> str:
-    # the common case costs one comparison chain; check_key explains what is wrong with any other
-    if type(key) is str and key.isascii() and 0 < len(key) <= MAX_KEY_BYTES and "\x00" not in key:
-        return key
-    return check_key(key)
+def _damaged() -> StorageCorruptError:
+    return StorageCorruptError("a stored value is not valid JSON")
 
 
 def _keys(keys: Iterable[str]) -> list[str]:
     if isinstance(keys, str) or not isinstance(keys, Iterable):
         raise StorageDataError("expected several keys, not one string", field="keys")
-    return list(dict.fromkeys(_checked(key) for key in keys))
+    return list(dict.fromkeys(check_key(key) for key in keys))

@@ -8,6 +8,10 @@ from polymem.errors import StorageConnectionError, StorageError, StorageTimeoutE
 _TRANSIENT = (StorageConnectionError, StorageTimeoutError)
 
 
+class BreakerOpenError(StorageConnectionError):
+    """Refused without asking the engine; it does not count as another failure."""
+
+
 class Breaker:
     """Closed, open after `failures` transient failures in a row, half-open (one probe) after `pause` seconds.
 
@@ -36,7 +40,7 @@ class Breaker:
         if self._opened_at is None:
             return
         if self._wait() > 0 or self._probing:
-            raise StorageConnectionError(
+            raise BreakerOpenError(
                 "the circuit breaker is open after repeated failures", retry_after=max(self._wait(), 0.0)
             )
         self._probing = True
@@ -49,6 +53,8 @@ class Breaker:
         self._probing = False
 
     def failed(self, error: StorageError) -> None:
+        if isinstance(error, BreakerOpenError):
+            return
         if not isinstance(error, _TRANSIENT):
             self.succeeded()  # the engine answered
             return

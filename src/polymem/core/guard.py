@@ -77,12 +77,17 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 
-def guard(driver: Driver, contract: str, context: GuardContext, *, inside: bool = False) -> Driver:
+def guard(
+    driver: Driver, contract: str, context: GuardContext, *, inside: bool = False, tenant: str | None = None
+) -> Driver:
     """The same driver with every operation guarded; an engine author cannot forget it.
 
-    `inside` a transaction nothing is retried: the whole block is, by its owner.
+    `inside` a transaction nothing is retried: the whole block is, by its owner. `tenant` is for the logs.
     """
-    calls = {name: _fuse(getattr(driver, name), f"{contract}.{name}", context, inside) for name in _operations(driver)}
+    calls = {
+        name: _fuse(_Operation(getattr(driver, name), f"{contract}.{name}", context, inside, tenant))
+        for name in _operations(driver)
+    }
     features: Any = getattr(driver, "features")  # noqa: B009 - Driver is any driver Protocol
     return cast("Driver", SimpleNamespace(features=features, **calls))
 
@@ -92,30 +97,31 @@ def _operations(driver: object) -> list[str]:
     return [n for n in {*dir(type(driver)), *own} if not n.startswith("_") and n != "features"]
 
 
-def _fuse(call: Call, operation: str, context: GuardContext, inside: bool) -> Call:
-    metrics, breaker = context.metrics.operation(operation), context.breaker
-    sample = metrics.samples.append
-    recovery = _Recovery(call, operation, context, metrics, retries=not inside)
-    outside_write = not inside and operation.rpartition(".")[2] not in READS
+def _fuse(operation: "_Operation") -> Call:
+    context, call, name = operation.context, operation.call, operation.name
+    metrics, breaker = operation.metrics, context.breaker
+    sample, recover = metrics.samples.append, operation.recover
+    logs = _log.isEnabledFor
+    outside_write = not operation.inside and not operation.reads
 
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         if context.loop is not get_running_loop():
-            context.refuse(operation)
+            context.refuse(name)
         if outside_write and in_transaction.get() is context:
-            _refuse_outside(context, operation)
+            _refuse_outside(context, name)
         started = perf_counter()
         try:
             if breaker is not None and breaker.disturbed:
                 breaker.admit()
             result = await call(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001 - sorted out and raised again by the recovery
-            return await recovery.run(error, started, args, kwargs)
+            return await recover(error, started, args, kwargs)
         if breaker is not None and breaker.disturbed:
             breaker.succeeded()
         metrics.succeeded += 1
         sample(perf_counter() - started)
-        if _log.isEnabledFor(logging.DEBUG):
-            _debug(context.engine, operation, started)
+        if logs(logging.DEBUG):
+            operation.debug(started)
         return result
 
     return guarded
@@ -128,23 +134,16 @@ def _refuse_outside(context: GuardContext, operation: str) -> NoReturn:
     )
 
 
-def _debug(engine: str, operation: str, started: float) -> None:
-    took = round((perf_counter() - started) * 1000, 3)
-    fields = {"engine": engine, "operation": operation, "duration_ms": took, "outcome": "applied"}
-    _log.debug("%s %s %.3f ms", engine, operation, took, extra=fields)
+class _Operation:
+    """One operation of one driver, and its unhappy path: translate, count, retry or raise."""
 
+    def __init__(self, call: Call, name: str, context: GuardContext, inside: bool, tenant: str | None) -> None:  # noqa: FBT001
+        self.call, self.name, self.context, self.inside, self._tenant = call, name, context, inside, tenant
+        self.metrics: OperationMetrics = context.metrics.operation(name)
+        verb = name.rpartition(".")[2]
+        self.reads, self._idempotent = verb in READS, verb in IDEMPOTENT
 
-@dataclass(slots=True)
-class _Recovery:
-    """The unhappy path of one operation: translate, count, retry or raise."""
-
-    call: Call
-    operation: str
-    context: GuardContext
-    metrics: OperationMetrics
-    retries: bool
-
-    async def run(self, error: BaseException, started: float, args: Any, kwargs: Any) -> Any:
+    async def recover(self, error: BaseException, started: float, args: Any, kwargs: Any) -> Any:
         for attempt in range(1, self.context.retry.attempts + 1):
             failure = self._judge(error)
             delay = self._delay(failure, attempt)
@@ -181,7 +180,7 @@ class _Recovery:
             raise error
         failure = error if isinstance(error, StorageError) else self._translate(error)
         failure.engine = failure.engine or self.context.engine
-        failure.operation = failure.operation or self.operation
+        failure.operation = failure.operation or self.name
         if breaker is not None:
             breaker.failed(failure)
         return failure
@@ -194,10 +193,9 @@ class _Recovery:
         return failure
 
     def _delay(self, failure: StorageError, attempt: int) -> float | None:
-        if not self.retries:
+        if self.inside:
             return None
-        name = self.operation.rpartition(".")[2]
-        return self.context.retry.delay(failure, attempt, reads=name in READS, idempotent=name in IDEMPOTENT)
+        return self.context.retry.delay(failure, attempt, reads=self.reads, idempotent=self._idempotent)
 
     def _give_up(self, failure: StorageError, started: float, attempt: int) -> NoReturn:
         self.metrics.errors[type(failure).__name__] += 1
@@ -207,8 +205,13 @@ class _Recovery:
 
     def _log(self, level: int, what: str, failure: StorageError, attempt: int) -> None:
         kind = type(failure).__name__
-        fields = {
-            "engine": self.context.engine, "operation": self.operation, "outcome": failure.outcome.value,
-            "error_type": kind, "attempt": attempt,
-        }  # fmt: skip
-        _log.log(level, "%s %s %s: %s", self.context.engine, self.operation, what, kind, extra=fields)
+        fields = {**self._fields(), "outcome": failure.outcome.value, "error_type": kind, "attempt": attempt}
+        _log.log(level, "%s %s %s: %s", self.context.engine, self.name, what, kind, extra=fields)
+
+    def debug(self, started: float) -> None:
+        took = round((perf_counter() - started) * 1000, 3)
+        fields = {**self._fields(), "duration_ms": took, "outcome": "applied"}
+        _log.debug("%s %s %.3f ms", self.context.engine, self.name, took, extra=fields)
+
+    def _fields(self) -> dict[str, str | None]:
+        return {"engine": self.context.engine, "operation": self.name, "tenant": self._tenant}
