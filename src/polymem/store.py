@@ -143,7 +143,7 @@ class Store:
         """Key-value records of any JSON value."""
         api: KeyValue[Any] | None = self._guarded.get("kv.api")
         if api is None:
-            api = KeyValue(self._driver("kv"), self.engine.clock, JsonCodec())
+            api = KeyValue(self._driver("kv"), self.engine.clock, JsonCodec(), scope=self._namespace)
             self._guarded["kv.api"] = api
         return api
 

@@ -10,8 +10,9 @@ from msgspec import DecodeError
 
 from polymem.core.clock import MICROSECONDS, Clock, Ttl, expiry, to_datetime
 from polymem.core.codec import Codec, ModelCodec
+from polymem.core.cursor import decode_cursor, encode_cursor
 from polymem.core.page import Page
-from polymem.core.text import MAX_KEY_BYTES, check_key, check_text
+from polymem.core.text import MAX_KEY_BYTES, check_key, check_limit, check_text
 from polymem.errors import (
     Outcome,
     StorageConflictError,
@@ -137,8 +138,8 @@ class KeyValue(Generic[T]):
     never expires. Writes return the new version.
     """
 
-    def __init__(self, driver: KeyValueDriver, clock: Clock, codec: Codec[T]) -> None:
-        self._driver, self._clock, self._codec = driver, clock, codec
+    def __init__(self, driver: KeyValueDriver, clock: Clock, codec: Codec[T], *, scope: str = "") -> None:
+        self._driver, self._clock, self._codec, self._scope = driver, clock, codec, scope
         self._read, self._decode, self._tag = driver.get, codec.decode, codec.tag
 
     @property
@@ -147,7 +148,7 @@ class KeyValue(Generic[T]):
 
     def typed(self, model: type[Model]) -> "KeyValue[Model]":
         """The same keys holding values of one msgspec, dataclass, typed-dict or pydantic type."""
-        return KeyValue(self._driver, self._clock, ModelCodec(model))
+        return KeyValue(self._driver, self._clock, ModelCodec(model), scope=self._scope)
 
     @overload
     async def get(self, key: str) -> T | None: ...
@@ -262,6 +263,22 @@ class KeyValue(Generic[T]):
         """The entries whose keys start with `prefix`, as `scan` lists them."""
         async for key, record in self._records(prefix):
             yield self._entry(key, record)
+
+    async def page(
+        self, prefix: str = "", *, limit: int = 100, cursor: str | None = None
+    ) -> "tuple[list[Entry[T]], str | None]":
+        """Up to `limit` entries and the cursor to continue with, None at the end.
+
+        A cursor may be kept and used later, in another process too, for the same prefix and namespace.
+        """
+        check_text(prefix, field="prefix")
+        if not check_limit(limit):
+            raise StorageDataError("expected at least 1", field="limit")
+        listing = f"{self._scope}\0{prefix}"
+        after = None if cursor is None else decode_cursor(listing, cursor)
+        page = await self._driver.page(prefix, after, limit)
+        following = None if page.after is None else encode_cursor(listing, page.after)
+        return [self._entry(key, record) for key, record in page.items], following
 
     async def clear(self) -> int:
         """Remove every key of this namespace, its children excepted; how many there were."""
