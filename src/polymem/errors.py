@@ -101,3 +101,64 @@ class StorageRateLimitError(StorageError):
     """The server asks for patience: see `retry_after`."""
 
     retryable = True
+
+
+class ProviderError(PolymemError):
+    """A model's server refused a call or could not be used.
+
+    `status` is the HTTP status if there was an answer, `retryable` says whether the same call may succeed later,
+    `retry_after` is in seconds. Messages never hold the texts sent, the key, or what the server wrote about them.
+    """
+
+    retryable = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str | None = None,
+        status: int | None = None,
+        retryable: bool | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.provider = provider
+        self.status = status
+        self.retry_after = retry_after
+        if retryable is not None:
+            self.retryable = retryable
+
+    def __str__(self) -> str:
+        return f"{self.provider}: {self.args[0]}" if self.provider else str(self.args[0])
+
+
+class ProviderAuthError(ProviderError):
+    """The key is missing, was refused, or may not use this model."""
+
+
+class ProviderRateLimitError(ProviderError):
+    """Too many calls: see `retry_after`. A quota that is used up is not `retryable`."""
+
+    retryable = True
+
+
+class ProviderModelError(ProviderError):
+    """The server has no such model, or its vectors are not as long as was said."""
+
+
+class ProviderContentError(ProviderError):
+    """The server declines to work on a text: its content filter, or the text is too long."""
+
+
+class ProviderReplyError(ProviderError):
+    """The answer is not what the API describes."""
+
+
+class ProviderConnectionError(ProviderError):
+    """Unreachable, cut off, or failing at its end (HTTP 5xx)."""
+
+    retryable = True
+
+
+class ProviderTimeoutError(ProviderConnectionError, TimeoutError):
+    """No answer within the limit."""

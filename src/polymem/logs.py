@@ -20,9 +20,7 @@ class _Stream(logging.StreamHandler[TextIO]):
     """The handler `configure_logging` put in place, told from others by its class."""
 
 
-def configure_logging(
-    level: str = "INFO", *, json: bool = False, stream: TextIO | None = None
-) -> logging.Handler:
+def configure_logging(level: str = "INFO", *, json: bool = False, stream: TextIO | None = None) -> logging.Handler:
     """Write the records of `polymem.*` to `stream` (standard error) as text or as JSON lines; returns the handler.
 
     Calling it again replaces the handler of the call before. Raises StorageDataError for an unknown level. Tracebacks

@@ -23,6 +23,7 @@ from polymem.core.engine import Engine, Health
 from polymem.core.guard import GuardContext, guard, in_transaction
 from polymem.core.namespace import child, decode
 from polymem.core.retry import RetryPolicy
+from polymem.core.text import check_name
 from polymem.errors import StorageDataError, StorageError, StorageUnsupportedError
 
 Result = TypeVar("Result")
@@ -251,7 +252,8 @@ class Store:
             await _to_the_end(view.rollback())
             raise
         else:
-            await view.commit()
+            if not view.ended:
+                await view.commit()
         finally:
             in_transaction.reset(token)
 
@@ -300,6 +302,9 @@ class Store:
 class TransactionStore(Store):
     """A store inside one transaction; it reads its own writes."""
 
+    ended = False
+    """Whether the block ended it by `commit` or `rollback` of its own."""
+
     @property
     def _open(self) -> Transaction:
         assert self._transaction is not None  # noqa: S101 - set by Store.transaction, which alone makes one
@@ -320,15 +325,17 @@ class TransactionStore(Store):
     async def commit(self) -> None:
         """Commit now; the block may go on reading nothing more."""
         await self._open.commit()
+        self.ended = True
 
     async def rollback(self) -> None:
         """Undo everything and end the transaction."""
         await self._open.rollback()
+        self.ended = True
 
     @asynccontextmanager
     async def savepoint(self, name: str = "nested") -> AsyncIterator[None]:
         """Undo only this block when it raises; savepoints nest."""
-        await self._open.savepoint(name)
+        await self._open.savepoint(check_name(name, field="name"))
         try:
             yield
         except BaseException:

@@ -215,7 +215,7 @@ def test_a_forked_child_is_refused():
         made = context()
         child = os.fork()
         if child == 0:
-            os._exit(0 if made.loop is None and "another process" in made.state else 1)
+            os._exit(0 if made.loop is None and "the process that forked" in made.state else 1)
         assert os.waitpid(child, 0)[1] == 0
         assert made.loop is asyncio.get_running_loop()
 

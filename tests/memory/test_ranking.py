@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from polymem.contracts.vectors import centred_cosines
 from polymem.errors import StorageDataError
 from polymem.memory.ranking import (
     Attributes,
     Query,
     Weights,
     candidates,
-    centred_cosines,
     common_share,
     idf,
     indexed_text,

@@ -4,9 +4,9 @@ Later wins: defaults, `polymem.toml`, `.env` (read by the command line only), th
 """
 
 from polymem.config.loading import load, resolve
-from polymem.config.opening import StorageFactory, open
+from polymem.config.opening import StorageFactory, open, store_of
 from polymem.config.schema import Config, EngineConfig, Logging, MemoryConfig, Providers, Row
 
 __all__ = [
-    "Config", "EngineConfig", "Logging", "MemoryConfig", "Providers", "Row", "StorageFactory", "load", "open", "resolve",
+    "Config", "EngineConfig", "Logging", "MemoryConfig", "Providers", "Row", "StorageFactory", "load", "open", "resolve", "store_of",
 ]  # fmt: skip

@@ -128,9 +128,7 @@ def _engine(name: str, settings: Settings) -> EngineConfig:
     given = _section(f"engines.{name}", settings)
     if "url" not in given:
         origin = next(value.origin for key, value in settings.items() if key.startswith(f"engines.{name}."))
-        _refuse(
-            f"engines.{name}.url", Value(None, origin), "missing; expected a URL such as sqlite:///agent.db"
-        )
+        _refuse(f"engines.{name}.url", Value(None, origin), "missing; expected a URL such as sqlite:///agent.db")
     sweep_every = given.get("sweep_every", 60.0)
     if sweep_every < 0:
         _refuse(
@@ -144,9 +142,7 @@ def _engine(name: str, settings: Settings) -> EngineConfig:
 
 def _section(section: str, settings: Settings) -> dict[str, Any]:
     prefix = f"{section}."
-    return {
-        key.removeprefix(prefix): value.value for key, value in settings.items() if key.startswith(prefix)
-    }
+    return {key.removeprefix(prefix): value.value for key, value in settings.items() if key.startswith(prefix)}
 
 
 def _refuse(key: str, given: Value, expected: str) -> NoReturn:

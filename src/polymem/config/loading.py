@@ -47,9 +47,7 @@ def resolve(
     if source is None or _is_file(source):
         return load(source, env=env, dotenv=dotenv, arguments=arguments)
     if not isinstance(source, str):
-        raise StorageDataError(
-            "expected a URL such as sqlite:///agent.db or a path that ends in .toml", field="url"
-        )
+        raise StorageDataError("expected a URL such as sqlite:///agent.db or a path that ends in .toml", field="url")
     scheme_of(source)
     return _load({}, env, dotenv, {**(arguments or {}), "url": source})
 

@@ -26,7 +26,7 @@ def open(
     url: str | Path | None = None,
     *,
     clock: Clock | None = None,
-    sweep_every: float | None | _Configured = CONFIGURED,
+    sweep_every: float | _Configured | None = CONFIGURED,
     retry_writes: bool | _Configured = CONFIGURED,
     **options: Any,
 ) -> Store:
@@ -38,9 +38,7 @@ def open(
     unknown is repeated. Further options are the engine's: sqlite has `durability` and `cache_mb`. Raises
     StorageDataError for a bad URL, option or configuration, StorageUnsupportedError for an engine that is not there.
     """
-    return store_of(
-        resolve(url).only(), clock=clock, sweep_every=sweep_every, retry_writes=retry_writes, **options
-    )
+    return store_of(resolve(url).only(), clock=clock, sweep_every=sweep_every, retry_writes=retry_writes, **options)
 
 
 class StorageFactory:
@@ -59,16 +57,14 @@ def store_of(
     engine: EngineConfig,
     *,
     clock: Clock | None = None,
-    sweep_every: float | None | _Configured = CONFIGURED,
+    sweep_every: float | _Configured | None = CONFIGURED,
     retry_writes: bool | _Configured = CONFIGURED,
     **options: Any,
 ) -> Store:
     """A store, not open yet, on one configured engine; arguments win over its configuration."""
     every = engine.sweep_every if isinstance(sweep_every, _Configured) else sweep_every
     writes = engine.retry_writes if isinstance(retry_writes, _Configured) else retry_writes
-    if every is not None and (
-        isinstance(every, bool) or not isinstance(every, (int, float)) or not 0 <= every < 1e11
-    ):
+    if every is not None and (isinstance(every, bool) or not isinstance(every, (int, float)) or not every >= 0):
         raise StorageDataError("expected seconds, None for never", field="sweep_every")
     if not isinstance(writes, bool):
         raise StorageDataError("expected true or false", field="retry_writes")

@@ -16,13 +16,15 @@ FALLBACKS: Final = {
     "QDRANT_URL": "engines.qdrant.url",
     "NEO4J_URL": "engines.neo4j.url",
     "NEO4J_USER": "engines.neo4j.user",
-    "NEO4J_PASSWORD": "engines.neo4j.password",  # noqa: S105 - a key, not a password
+    "NEO4J_PASSWORD": "engines.neo4j.password",
     "TYPESENSE_URL": "engines.typesense.url",
     "TYPESENSE_API_KEY": "engines.typesense.api_key",
     "ANTHROPIC_API_KEY": "providers.anthropic_api_key",
     "OPENAI_API_KEY": "providers.openai_api_key",
 }
 """CFG-2. One that belongs to an engine counts only where the configuration names that engine."""
+_SECTION_DEPTH: Final = 2
+"""[engines.local] is the deepest table; what is nested deeper is a value, and of the wrong type."""
 _OPTIONS: Final = sorted(
     {*ENGINE_KEYS, *(o for options in ENGINE_OPTIONS.values() for o in options)}, key=len, reverse=True
 )
@@ -69,20 +71,14 @@ def read_arguments(arguments: Mapping[str, object]) -> dict[str, Value]:
 
 def fallbacks(variables: Mapping[str, str], origin: str) -> dict[str, Value]:
     """The variables of CFG-2 that are set."""
-    return {
-        key: Value(variables[name], f"{origin} {name}")
-        for name, key in FALLBACKS.items()
-        if variables.get(name)
-    }
+    return {key: Value(variables[name], f"{origin} {name}") for name, key in FALLBACKS.items() if variables.get(name)}
 
 
 def _flat(content: Mapping[str, Any], origin: str, path: tuple[str, ...]) -> Iterator[tuple[str, Value]]:
     for key, value in content.items():
         if "." in key:
-            raise StorageDataError(
-                f"{origin}: {'.'.join((*path, key))}: unknown key", field=".".join((*path, key))
-            )
-        if isinstance(value, dict) and len(path) < 2:
+            raise StorageDataError(f"{origin}: {'.'.join((*path, key))}: unknown key", field=".".join((*path, key)))
+        if isinstance(value, dict) and len(path) < _SECTION_DEPTH:
             yield from _flat(value, origin, (*path, key))
         else:
             yield ".".join((*path, key)), Value(value, origin)

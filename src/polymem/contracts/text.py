@@ -114,6 +114,12 @@ class TextDriver(Protocol):
         """
         ...
 
+    async def rank(
+        self, collection: TextCollection, query: TextQuery, /, *, limit: int, where: Filter | None
+    ) -> list[tuple[str, float]]:
+        """What `search` finds, ids and scores alone."""
+        ...
+
     async def frequencies(
         self, collection: TextCollection, words: Sequence[str], /
     ) -> tuple[int, Mapping[str, int]]:
@@ -174,7 +180,7 @@ class Text:
 
     async def delete(self, id: str) -> bool:
         """Remove; whether it was there."""
-        return await self.delete_many([id]) > 0
+        return await self.delete_many([check_key(id, field="id")]) > 0
 
     async def delete_many(self, ids: Iterable[str]) -> int:
         """Remove; how many were there."""
@@ -204,6 +210,15 @@ class Text:
         return await self._driver.search(
             self._collection, wanted, limit=limit, offset=offset, where=condition, highlight=highlight
         )
+
+    async def rank(
+        self, query: str | TextQuery, *, limit: int = 10, where: Where | None = None
+    ) -> list[tuple[str, float]]:
+        """The ids and scores of what `search` finds: cheaper, since no document is read."""
+        wanted, condition = self._query(query, None), parse(where)
+        if not check_limit(limit) or not (wanted.words or wanted.prefixes or wanted.phrases):
+            return []
+        return await self._driver.rank(self._collection, wanted, limit=limit, where=condition)
 
     async def frequencies(self, words: Iterable[str]) -> tuple[int, Mapping[str, int]]:
         """How many documents there are, and for each word how many of them hold a word of its stem."""

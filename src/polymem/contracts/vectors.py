@@ -89,6 +89,18 @@ class VectorDriver(Protocol):
         """The nearest records that satisfy `where`, best first, ties by id."""
         ...
 
+    async def rank(
+        self, space: VectorSpace, vector: Vector, /, *, limit: int, where: Filter | None
+    ) -> list[tuple[str, float]]:
+        """What `search` finds, ids and scores alone."""
+        ...
+
+    async def centred_cosines(
+        self, space: VectorSpace, vector: Vector, ids: Sequence[str], /
+    ) -> dict[str, float]:
+        """`centred_cosines` of `vector` with each of `ids` that is there; the space's metric is cosine."""
+        ...
+
     async def mean(self, space: VectorSpace, /) -> Vector | None:
         """The mean of the (for cosine: normalised) vectors of the space; None while it is empty."""
         ...
@@ -151,7 +163,7 @@ class Vectors:
 
     async def delete(self, id: str) -> bool:
         """Remove; whether it was there."""
-        return await self.delete_many([id]) > 0
+        return await self.delete_many([check_key(id, field="id")]) > 0
 
     async def delete_many(self, ids: Iterable[str]) -> int:
         """Remove; how many were there."""
@@ -176,6 +188,25 @@ class Vectors:
         return await self._driver.search(
             self._space, wanted, limit=limit, where=condition, min_score=threshold
         )
+
+    async def rank(
+        self, vector: ArrayLike, *, limit: int = 10, where: Where | None = None
+    ) -> list[tuple[str, float]]:
+        """The ids and scores of what `search` finds: cheaper, since nothing else is read."""
+        wanted, condition = _checked(vector, self._space, "the vector searched for"), parse(where)
+        if not check_limit(limit):
+            return []
+        return await self._driver.rank(self._space, wanted, limit=limit, where=condition)
+
+    async def centred_cosines(self, vector: ArrayLike, ids: Iterable[str]) -> dict[str, float]:
+        """For each id that is there, the cosine of its vector with `vector` after the mean is taken from both.
+
+        What all vectors of a space share says nothing about which one is meant. Only for the metric cosine.
+        """
+        if self._space.metric != "cosine":
+            raise StorageDataError("expected a space of the metric cosine", field="metric")
+        wanted = _checked(vector, self._space, "the vector compared with")
+        return await self._driver.centred_cosines(self._space, wanted, unique_ids(ids))
 
     async def mean(self) -> Vector | None:
         """The mean of all vectors, each first brought to length 1 for cosine; None while there are none."""
@@ -228,6 +259,20 @@ def similarity(a: ArrayLike, b: ArrayLike, metric: Metric = "cosine") -> float:
     if metric == "dot":
         return float(left @ right)
     return float(np.clip(normalize(left).astype(np.float64) @ normalize(right).astype(np.float64), -1, 1))
+
+
+def centred_cosines(vector: Vector, rows: Vector, mean: Vector | None) -> Vector:
+    """Cosine of `vector` with each row after `mean`, that of the normalised rows of a space, is taken from both.
+
+    One that is the mean itself has no direction left: its cosine is 0.
+    """
+    centre = np.zeros_like(vector) if mean is None else mean
+    return np.asarray(_unit(_unit(rows) - centre) @ _unit(_unit(vector) - centre), np.float32)
+
+
+def _unit(rows: Vector) -> Vector:
+    lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
+    return np.asarray(rows / np.where(lengths > 0, lengths, 1), np.float32)
 
 
 def _check_space(space: VectorSpace, features: VectorFeatures) -> None:

@@ -29,7 +29,7 @@ in_transaction: ContextVar[object] = ContextVar("polymem_in_transaction", defaul
 """The guard context whose transaction this task holds open."""
 
 READS = frozenset({
-    "get", "entry", "get_many", "page", "count", "recent", "sessions", "search", "mean", "frequencies",
+    "get", "entry", "get_many", "page", "count", "recent", "sessions", "search", "rank", "centred_cosines", "mean", "frequencies",
     "get_nodes", "get_edge", "expand", "info", "read", "query",
 })  # fmt: skip
 IDEMPOTENT = frozenset({"put", "put_many", "touch", "clear", "abort", "write_part", "begin"})
@@ -71,7 +71,7 @@ _contexts: "weakref.WeakSet[GuardContext]" = weakref.WeakSet()
 def _forked() -> None:
     for context in _contexts:
         if context.loop is not None:
-            context.loop, context.state = None, f"open in another process, not in {os.getpid()}; open it here"
+            context.loop, context.state = None, f"open in the process that forked {os.getpid()}; fork before opening it"
 
 
 os.register_at_fork(after_in_child=_forked)

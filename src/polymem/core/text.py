@@ -6,8 +6,8 @@ from typing import Final
 from polymem.errors import StorageDataError
 
 MAX_KEY_BYTES: Final = 512
-MAX_COUNT: Final = 2**53
-"""The largest page size or offset: every engine and JSON reader can hold it."""
+MAX_COUNT: Final = 2**61
+"""The largest page size or offset: two of them still fit 64 bits."""
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_\-]{0,62}")
 
 
@@ -40,7 +40,7 @@ def check_name(name: str, *, field: str) -> str:
 
 
 def check_limit(value: int, *, field: str = "limit") -> int:
-    """A page size or offset: a whole number from 0 to 2**53."""
+    """A page size or offset: a whole number from 0 to 2**61."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_COUNT:
         raise StorageDataError("expected a whole number of at least 0", field=field)
     return value

@@ -7,12 +7,14 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from polymem.contracts.vectors import Metric, Vector
+from polymem.contracts.vectors import Metric, Vector, centred_cosines
 from polymem.errors import StorageDataError
 from polymem.indexes.ranking import best
 
 _BYTES_PER_ID: Final = 160
 _CHUNK_BYTES: Final = 1 << 24
+_UNIT_SQUARE: Final = 1.000001
+"""No squared length of a vector brought to length 1 is above it."""
 _LARGEST: Final = 1e37
 """Products beyond it may overflow float32 and are computed in float64."""
 
@@ -96,6 +98,12 @@ class VectorIndex:
             candidates, scores = candidates[passing], scores[passing]
         return best(scores, candidates, self._ids, limit)
 
+    def centred_cosines(self, vector: Vector, ids: Sequence[str]) -> dict[str, float]:
+        """`centred_cosines` of `vector` with each of `ids` that is there."""
+        found = [id_ for id_ in ids if id_ in self._rows]
+        rows = self._matrix[[self._rows[id_] for id_ in found]]
+        return dict(zip(found, centred_cosines(vector, rows, self.mean()).tolist(), strict=True))
+
     def mean(self) -> Vector | None:
         """The mean of the (for cosine: normalised) vectors; None while there are none."""
         if not self.rows:
@@ -131,7 +139,7 @@ class VectorIndex:
         whole = len(fresh) == len(ids)
         target = slice(first, len(self._ids)) if whole else [self._rows[id_] for id_ in ids]
         self._matrix[target] = rows
-        self._squares[target] = _squares(rows)
+        self._squares[target] = _squares(rows) if self.metric != "cosine" else _UNIT_SQUARE
 
     def _reserve(self, total: int) -> None:
         if total > len(self._matrix):

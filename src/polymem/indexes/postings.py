@@ -22,7 +22,7 @@ B: Final = 0.75
 _TAIL_SIZE: Final = 4096
 """Slots that are indexed anew after each change, so that a single new document costs little."""
 _RATIO: Final = 4
-_SEGMENT_SIZE: Final = 1 << 22
+_SEGMENT_SIZE: Final = 5_000_000
 """Slots above which segments are not joined: building one takes about 0.1 s."""
 _DEAD_MIN: Final = 64
 _BATCH: Final = 1 << 16

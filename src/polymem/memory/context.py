@@ -41,47 +41,56 @@ def assemble(
 
     `turns` are newest first, `hits` best first. The block lists memories before turns.
     """
-    block = _Block(budget, count)
-    block.take_turns(turns[:1])
+    block = _Block(turns, budget, count)
+    block.take_turns(1)
     block.take_memories(hits, room=int(budget * MEMORY_SHARE))
-    block.take_turns(turns[1:])
+    block.take_turns(len(turns))
     block.take_memories(hits, room=budget)
-    return ContextBlock(block.text(), block.tokens(), tuple(reversed(block.turns)), tuple(block.memories), tuple(notes))
+    shown = tuple(reversed(turns[: block.newest]))
+    return ContextBlock(block.text(), block.tokens(), shown, tuple(block.memories), tuple(notes))
 
 
 class _Block:
-    """Grows item by item and never beyond the budget; the whole text is counted, since tokens don't add up."""
+    """Grows and never beyond the budget; the whole text is counted, since tokens don't add up."""
 
-    def __init__(self, budget: int, count: CountTokens) -> None:
-        self._budget, self._count = budget, count
-        self.turns: list[MemoryRecord] = []
+    def __init__(self, turns: Sequence[MemoryRecord], budget: int, count: CountTokens) -> None:
+        self._turns, self._budget, self._count = turns, budget, count
+        self.newest = 0
+        """How many of the turns are in it: a conversation has no holes."""
         self.memories: list[Hit] = []
 
     def text(self) -> str:
         known = [_line(memory) for memory in self.memories]
-        said = [_line(turn) for turn in reversed(self.turns)]
+        said = [_line(turn) for turn in reversed(self._turns[: self.newest])]
         parts = [["Relevant memories:", *known] if known else [], ["Conversation:", *said] if said else []]
         return "\n\n".join("\n".join(part) for part in parts if part)
 
     def tokens(self) -> int:
-        return self._count(self.text())
+        text = self.text()
+        return self._count(text) if text else 0
 
-    def take_turns(self, turns: Sequence[MemoryRecord]) -> None:
-        """Newest first, and none after the first that does not fit: a conversation has no holes."""
-        for turn in turns:
-            self.turns.append(turn)
-            if self.tokens() > self._budget:
-                self.turns.pop()
-                return
-            self.memories = [memory for memory in self.memories if memory.id != turn.id]
+    def take_turns(self, most: int) -> None:
+        """As many of the newest as fit, found by halving, since counting a long text takes time."""
+        fitting, too_many = (self.newest, self.memories), most + 1
+        while too_many - fitting[0] > 1:
+            self.newest = (fitting[0] + too_many) // 2
+            shown = {turn.id for turn in self._turns[: self.newest]}
+            self.memories = [memory for memory in fitting[1] if memory.id not in shown]
+            if self.tokens() <= self._budget:
+                fitting = (self.newest, self.memories)
+            else:
+                too_many = self.newest
+        self.newest, self.memories = fitting
 
     def take_memories(self, hits: Sequence[Hit], *, room: int) -> None:
+        """The best that fit, a shorter one where a longer does not."""
+        present = {record.id for record in (*self.memories, *self._turns[: self.newest])}
         for hit in hits:
-            if any(hit.id == known.id for known in (*self.memories, *self.turns)):
+            if hit.id in present:
                 continue
-            self.memories.append(hit)
+            self.memories = [*self.memories, hit]
             if self._count("\n".join(map(_line, self.memories))) > room or self.tokens() > self._budget:
-                self.memories.pop()
+                self.memories = self.memories[:-1]
 
 
 def _line(memory: MemoryRecord) -> str:

@@ -1,30 +1,43 @@
 """`Memory`: what an agent remembers, over one store (TIER-3)."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Generator, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from polymem.contracts._input import Where
+from polymem.contracts._input import Where, several
 from polymem.contracts.filter import F, Filter, parse
 from polymem.contracts.text import Document
-from polymem.core.clock import Clock, Ttl, expiry
+from polymem.core.clock import Clock, Ttl, expiry, to_instant
 from polymem.core.ids import uuid7
 from polymem.core.text import check_key, check_limit, check_text
-from polymem.errors import StorageDataError, StorageNotFoundError
+from polymem.errors import StorageConnectionError, StorageDataError
 from polymem.memory import forget as forgetting
 from polymem.memory import recall as recalling
+from polymem.memory import update as updating
 from polymem.memory import write
 from polymem.memory.context import CountTokens, approximate_tokens
 from polymem.memory.forget import ForgetReport
 from polymem.memory.ranking import Weights
+from polymem.memory.patience import SECONDS, Patience
 from polymem.memory.recall import Question, Recalled
-from polymem.memory.records import TURN, Draft, MemoryRecord, draft_of, instant, record_of
+from polymem.memory.records import (
+    TURN,
+    Draft,
+    MemoryRecord,
+    check_session,
+    instant,
+    is_expired,
+    moment,
+    record_of,
+)
+from polymem.memory.reembed import Progress, reembed
 from polymem.memory.session import MemorySession
-from polymem.memory.shelf import Shelf
-from polymem.providers.embedding import EmbeddingProvider, EmbedFunction, adapt, load_default
+from polymem.memory.shelf import Shelf, history_key
+from polymem.memory.subjects import subjects
+from polymem.providers.embedding import INSTALL_HINT, EmbeddingProvider, EmbedFunction, adapt, load_default
 from polymem.store import Store
 
 Embed = EmbeddingProvider | EmbedFunction | str | None
@@ -32,9 +45,6 @@ STATIC: Final = "static"
 Records = list[MemoryRecord]
 Names = list[str]
 """Spelt here because inside the class `list` is a method."""
-_CHANGEABLE: Final = (
-    "text", "kind", "subject", "source", "confidence", "importance", "metadata", "valid_from", "valid_to", "ttl",
-)  # fmt: skip
 
 
 class Memory:
@@ -42,7 +52,9 @@ class Memory:
 
     `embed` is "static" (the offline model of the `embeddings` extra; without it recall works on words alone and
     says so), None, or any callable that takes a list of texts and returns their vectors. `count_tokens` measures
-    context blocks. `language` is that of the words searched (`english`, `german`, ..., `trigram`).
+    context blocks. `language` is that of the words searched (`english`, `german`, ..., `trigram`). Recall waits
+    `tier_timeout` seconds for each of words, vectors and embedder (twelve times that for its first answer, which
+    may load an index), then goes on without and says so.
     """
 
     def __init__(
@@ -53,15 +65,19 @@ class Memory:
         embed: Embed = STATIC,
         count_tokens: CountTokens = approximate_tokens,
         language: str = "english",
+        tier_timeout: float = SECONDS,
         owns_store: bool = False,
     ) -> None:
-        if isinstance(embed, str) and embed != STATIC:
-            raise StorageDataError('expected "static", None or a callable', field="embed")
+        _check_embed(embed)
+        if not callable(count_tokens):
+            raise StorageDataError("expected a callable that counts the tokens of a text", field="count_tokens")
         self.tenant = check_key(tenant, field="tenant")
-        self.count_tokens = count_tokens
-        self._root, self._embed, self._language, self._owns_store = store, embed, language, owns_store
-        self._shelf = Shelf(store.namespace(tenant), None, language)
-        self._claimed = False
+        self.count_tokens, self.patience = count_tokens, Patience(tier_timeout)
+        self._root, self._embed, self._owns_store = store, embed, owns_store
+        no_embedder = INSTALL_HINT if embed == STATIC else "opened without an embedder: found by words alone"
+        self._shelf = Shelf(store.namespace(tenant), None, language, no_embedder)
+        self._shelf.text  # noqa: B018 - refuses an unknown language
+        self._is_open = False
 
     @classmethod
     def open(
@@ -72,6 +88,7 @@ class Memory:
         embed: Embed = STATIC,
         count_tokens: CountTokens = approximate_tokens,
         language: str = "english",
+        tier_timeout: float = SECONDS,
         **options: Any,
     ) -> Self:
         """A memory with a store of its own, which `close` closes; await it or use it as `async with`."""
@@ -79,18 +96,26 @@ class Memory:
 
         store = open_store(url, **options)
         return cls(
-            store, tenant=tenant, embed=embed, count_tokens=count_tokens, language=language, owns_store=True
-        )
+            store, tenant=tenant, embed=embed, count_tokens=count_tokens, language=language,
+            tier_timeout=tier_timeout, owns_store=True,
+        )  # fmt: skip
 
     async def _open(self) -> Self:
+        if self._is_open:
+            return self
         await self._root.open()
-        embed = load_default() if self._embed == STATIC else self._embed
-        embedder = None if embed is None or isinstance(embed, str) else await adapt(embed)
-        self._shelf = replace(self._shelf, embedder=embedder)
+        try:
+            embed = load_default() if self._embed == STATIC else self._embed
+            embedder = None if embed is None or isinstance(embed, str) else await adapt(embed)
+        except BaseException:
+            await self.close()
+            raise
+        self._shelf, self._is_open = replace(self._shelf, embedder=embedder), True
         return self
 
     async def close(self) -> None:
-        """Close the store if it was made for this memory."""
+        """Close the store if it was made for this memory; closing twice is harmless."""
+        self._is_open = False
         if self._owns_store:
             await self._root.close()
 
@@ -120,8 +145,9 @@ class Memory:
 
     def session(self, session: str, *, subject: str | None = None) -> MemorySession:
         """One conversation; no I/O. `subject` is whom its turns are about unless they say otherwise."""
-        check_key(session, field="session")
-        return MemorySession(self, session, subject)
+        if subject is not None:
+            check_key(subject, field="subject")
+        return MemorySession(self, check_session(session), subject)
 
     async def remember(
         self,
@@ -148,13 +174,17 @@ class Memory:
         """
         if kind == TURN:
             raise StorageDataError("turns are added through a session", field="kind")
+        shelf, facts = self.shelf(), {} if metadata is None else metadata
         draft = Draft(
-            check_text(text, field="text"), kind, self._instant(at, "at"), subject=subject, session=session,
-            source=source, confidence=confidence, importance=importance, metadata=_metadata(metadata),
+            text, kind, self._instant(at, "at"), subject=subject, session=session,
+            source=source, confidence=confidence, importance=importance, metadata=facts,
             valid_from=instant(valid_from, name="valid_from"), valid_to=instant(valid_to, name="valid_to"),
             expires_at=expiry(ttl, self._clock),
         )  # fmt: skip
-        return await write.add_memory(await self.shelf(), uuid7(), draft, once=idempotency_key)
+        given = (moment(at), moment(valid_from), moment(valid_to), moment(ttl))
+        payload = {**draft.document("").payload, "at": None, "expires_at": None}
+        asked = write.once("remember", idempotency_key, [text, payload, given])
+        return await write.add_memory(shelf, uuid7(), draft, asked=asked)
 
     async def recall(
         self,
@@ -172,9 +202,11 @@ class Memory:
 
         `session`, `subject` (whom it is about or who said it), `kinds` and `where` (over a memory's fields, such as
         `F("metadata.turn") == "D1:3"`) narrow the search. `as_of` asks what held at that moment, now if not given.
-        `weights` turns on recency, importance and confidence.
+        `weights` turns on recency, importance and confidence. What is down or slow is done without, see `notes`.
         """
         now = self._clock.now()
+        if weights is not None and not isinstance(weights, Weights):
+            raise StorageDataError("expected a Weights", field="weights")
         question = Question(
             text=check_text(query, field="query"),
             limit=check_limit(limit),
@@ -183,7 +215,7 @@ class Memory:
             now=now,
             weights=weights or Weights(),
         )
-        return await recalling.recall(await self.shelf(), question)
+        return await recalling.recall(self.shelf(), question, self.patience)
 
     async def get(self, memory_id: str) -> MemoryRecord | None:
         """One memory, None where there is none or it has expired."""
@@ -201,14 +233,15 @@ class Memory:
     ) -> Records:
         """The first `limit` memories in order of id; `scan` gives them all."""
         found: Records = []
+        records = self.scan(session=session, subject=subject, kinds=kinds, where=where)
         if check_limit(limit):
-            async for record in self.scan(session=session, subject=subject, kinds=kinds, where=where):
+            async for record in records:
                 found.append(record)
                 if len(found) == limit:
                     break
         return found
 
-    async def scan(
+    def scan(
         self,
         *,
         session: str | None = None,
@@ -217,82 +250,76 @@ class Memory:
         where: Where | None = None,
     ) -> AsyncIterator[MemoryRecord]:
         """Every memory that satisfies the conditions, in order of id; no snapshot."""
-        async for document in self._shelf.text.scan(where=_condition(session, subject, kinds, where)):
-            if self._live(document):
-                yield record_of(document)
+        return self._scan(_condition(session, subject, kinds, where))
 
     async def update(self, memory_id: str, **changes: Any) -> MemoryRecord:
         """Change a memory (text, kind, subject, source, confidence, importance, metadata, valid_from, valid_to, ttl).
 
-        The former state stays in its history. An id that does not exist is a `StorageNotFoundError`.
+        The former state stays in its history. An id that does not exist is a `StorageNotFoundError`. Of a turn the
+        text, metadata and expiry change in its session too; the text of one made of parts can't be changed.
         """
-        unknown = changes.keys() - set(_CHANGEABLE)
-        if unknown:
-            raise StorageDataError(f"expected some of {', '.join(_CHANGEABLE)}", field=sorted(unknown)[0])
-        before = await self._document(memory_id)
-        if before is None:
-            raise StorageNotFoundError("no such memory", field="memory_id")
-        draft = replace(draft_of(before), **self._prepared(changes))
-        await write.replace_memory(await self.shelf(), before, draft)
-        return record_of(draft.document(before.id, before.payload.get("turn")))
+        return await updating.update(self.shelf(), check_key(memory_id, field="memory_id"), changes)
 
     async def delete(self, memory_id: str) -> bool:
         """Remove a memory with its history, and the turn itself if it is one; whether it was there."""
-        document = await self._document(memory_id)
-        if document is None:
-            return False
-        await forgetting.erase(self._shelf, document)
-        return True
+        return await forgetting.delete(self.shelf(), check_key(memory_id, field="memory_id"))
 
     async def history(self, memory_id: str) -> Records:
         """Every state a memory had, oldest first, the present one last; empty where there is none."""
         document = await self._document(memory_id)
         if document is None:
             return []
-        former: Any = await self._shelf.notes.get(f"history/{memory_id}") or ()
+        former: Any = await self.shelf().notes.get(history_key(memory_id)) or ()
         return [*(record_of(Document(memory_id, v["fields"], v["payload"])) for v in former), record_of(document)]
 
     async def sessions(self) -> Names:
-        """The ids of all conversations."""
-        return [session async for session in self._shelf.store.turns.sessions()]
+        """The ids of all conversations that have a turn, in order."""
+        return [session async for session in self.shelf().store.turns.sessions()]
 
     async def subjects(self) -> Names:
-        """Everyone a memory was said to be about."""
-        return [key.removeprefix("subject/") async for key in self._shelf.notes.scan("subject/")]
+        """Everyone a memory is about, in order."""
+        return await subjects(self.shelf(), self._clock.now())
 
     async def forget(self, subject: str) -> ForgetReport:
-        """Erase everything about a subject or said by them, so that no byte of it is left in the database."""
-        return await forgetting.forget(self._shelf, check_key(subject, field="subject"))
+        """Erase everything about a subject or said by them, so that no byte of it is left in the database.
+
+        Turns, other memories, their former versions, vectors, names, and blobs that nobody else's turn names; case
+        does not matter in names. `StorageTimeoutError` with the outcome "applied" says that all of it is gone for
+        every reader, but that another process kept the file in use, so that bytes may be left: call it again.
+        """
+        shelf, name = self.shelf(), check_key(subject, field="subject")
+        return await forgetting.forget(shelf, name, refresh=recalling.has_indexes(self.patience))
 
     async def sweep(self) -> int:
-        """Remove expired memories now; how many there were. Recall never shows them anyway."""
-        expired = F("expires_at") <= self._clock.now()
-        documents = [document async for document in self._shelf.text.scan(where=expired)]
-        for document in documents:
-            await forgetting.erase(self._shelf, document)
-        return len(documents)
+        """Remove expired memories now; how many there were. They are invisible anyway."""
+        return await forgetting.sweep(self.shelf())
 
-    async def reembed(self, on_progress: Callable[[int], Awaitable[None] | None] | None = None) -> int:
-        """Embed every memory again with the model this memory was opened with; how many."""
-        return await write.reembed(self._shelf, on_progress)
+    async def reembed(self, on_progress: Progress | None = None) -> int:
+        """Embed every memory again with the model this memory was opened with; how many there are.
+
+        The new vectors take the place of the old ones all at once at the end. An interrupted call changes nothing;
+        the next one goes on where it stopped. `on_progress` is told the number done so far.
+        """
+        return await reembed(self.shelf(), on_progress)
 
     async def stats(self) -> dict[str, Any]:
         """How much is remembered, and by which model."""
-        shelf = self._shelf
+        shelf = self.shelf()
+        embedding = await shelf.current()
+        live = ~(F("expires_at") <= self._clock.now())
         return {
             "tenant": self.tenant,
-            "memories": await shelf.text.count(),
+            "memories": await shelf.text.count(where=live),
             "turns": await shelf.store.turns.count(),
             "sessions": len(await self.sessions()),
             "subjects": len(await self.subjects()),
-            "embedding": await shelf.stored_model(),
+            "embedding": embedding and {"model": embedding.model, "dimensions": embedding.dimensions},
         }
 
-    async def shelf(self) -> Shelf:
-        """Where memories are kept, once it is sure that the embedding model is the one they were made with."""
-        if not self._claimed:
-            await self._shelf.claim_model()
-            self._claimed = True
+    def shelf(self) -> Shelf:
+        """Where memories are kept."""
+        if not self._is_open:
+            raise StorageConnectionError("the memory is not open: await it, or use it in `async with`")
         return self._shelf
 
     @property
@@ -300,26 +327,16 @@ class Memory:
         return self._root.engine.clock
 
     def _instant(self, moment: datetime | None, name: str) -> int:
-        return self._clock.now() if moment is None else instant(moment, name=name) or 0
+        return self._clock.now() if moment is None else to_instant(moment, field=name)
 
     async def _document(self, memory_id: str) -> Document | None:
-        document = await self._shelf.text.get(check_key(memory_id, field="memory_id"))
-        return document if document is not None and self._live(document) else None
+        document = await self.shelf().text.get(check_key(memory_id, field="memory_id"))
+        return None if document is None or is_expired(document.payload, self._clock.now()) else document
 
-    def _live(self, document: Document) -> bool:
-        expires_at = document.payload.get("expires_at")
-        return expires_at is None or expires_at > self._clock.now()
-
-    def _prepared(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        prepared = {name: value for name, value in changes.items() if name != "ttl"}
-        for name in ("valid_from", "valid_to"):
-            if name in prepared:
-                prepared[name] = instant(prepared[name], name=name)
-        if "ttl" in changes:
-            prepared["expires_at"] = expiry(changes["ttl"], self._clock)
-        if "metadata" in prepared:
-            prepared["metadata"] = _metadata(prepared["metadata"])
-        return prepared
+    async def _scan(self, condition: Filter | None) -> AsyncIterator[MemoryRecord]:
+        async for document in self.shelf().text.scan(where=condition):
+            if not is_expired(document.payload, self._clock.now()):
+                yield record_of(document)
 
 
 def _condition(
@@ -332,15 +349,14 @@ def _condition(
     if subject is not None:
         extra.append(F("about").contains(check_key(subject, field="subject").casefold()))
     if kinds is not None:
-        extra.append(F("kind").in_([check_key(kind, field="kinds") for kind in kinds]))
+        extra.append(F("kind").in_([check_key(kind, field="kinds") for kind in several(kinds, field="kinds")]))
     for part in extra:
         condition = part if condition is None else condition & part
     return condition
 
 
-def _metadata(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    if metadata is not None and not isinstance(metadata, Mapping):
-        raise StorageDataError("expected a mapping", field="metadata")
-    return dict(metadata or {})
-
-
+def _check_embed(embed: object) -> None:
+    if embed is None or embed == STATIC or isinstance(embed, EmbeddingProvider):
+        return
+    if isinstance(embed, str) or not callable(embed):
+        raise StorageDataError('expected "static", None or a callable', field="embed")

@@ -19,7 +19,7 @@ Every part is a value of `Ranked.scores`, and they sum to `Ranked.score`.
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -27,7 +27,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from polymem.errors import StorageDataError
-from polymem.providers.embedding import Matrix, TokenVectors, Vector, unit
+from polymem.providers.embedding import TokenVectors, Vector, unit
 
 Match = tuple[str, float]
 """A candidate: its id and the index's own score, higher is better."""
@@ -169,20 +169,10 @@ def query_vector(tokens: TokenVectors, rows: int, frequencies: Mapping[str, int]
     return unit(vector) if vector.any() else None
 
 
-def centred_cosines(query: Vector, vectors: Matrix, mean: Vector | None) -> Vector:
-    """Cosine of `query` with each row after the collection's mean direction is taken from both.
-
-    `mean` is the mean of the collection's normalised vectors. What all rows share says nothing about which
-    one is meant, and in a single conversation it is most of every vector.
-    """
-    centre = np.zeros_like(query) if mean is None else mean
-    return np.asarray(unit(unit(vectors) - centre) @ unit(unit(query) - centre), dtype=np.float32)
-
-
 def candidates(
     text: Sequence[Match], vector: Sequence[Match], neighbours: Callable[[str], Iterable[str]]
 ) -> list[str]:
-    """The ids to load before `rank`: both lists and the neighbours of the text hits, each once."""
+    """The ids that `rank` orders: both lists and the neighbours of the text hits, each once."""
     ids = dict.fromkeys(id for id, _ in text)
     ids.update(dict.fromkeys(near for id, _ in text for near in neighbours(id)))
     ids.update(dict.fromkeys(id for id, _ in vector))
@@ -197,27 +187,46 @@ def rank(
     attributes: Mapping[str, Attributes] | None = None,
     query: Query = _PLAIN,
     weights: Weights = _DEFAULT,
+    assumed: Attributes | None = None,
+    without: Container[str] = (),
 ) -> list[Ranked]:
     """All candidates, best first, ties by id.
 
     `vector` is None without an embedder, else cosines: best of all the centred one of every candidate
-    (`centred_cosines`); a candidate that has none is given the least of them. `neighbours` gives the ids next
+    (`Vectors.centred_cosines`); a candidate that has none is given the least of them. `neighbours` gives the ids next
     to one in its session. Where `attributes` is given, a candidate it doesn't hold (a neighbour that doesn't
-    exist, a row filtered out) is left out.
+    exist, a row filtered out) is left out, unless `assumed` says what to take such a one for. Those in `without`
+    are left out in any case.
     """
     own = dict(text)
     context = _context(own, neighbours, weights.neighbour)
     cosines = None if vector is None else dict(vector)
     found = dict.fromkeys([*own, *context, *(cosines or ())])
-    ids = [id for id in found if attributes is None or id in attributes]
+    open_to_all = attributes is None or assumed is not None
+    ids = [id for id in found if id not in without and (open_to_all or id in (attributes or ()))]
     text_share = 1.0 if cosines is None else weights.text / (weights.text + weights.vector)
     parts = _text_parts(ids, own, context, text_share * query.trust)
     if cosines is not None:
         _add_vector(parts, cosines, 1 - text_share)
     if attributes is not None:
-        _add_priors(parts, attributes, query, weights)
+        _add_priors(parts, attributes, assumed or Attributes(), (query, weights))
     ranked = [Ranked(id, math.fsum(scores.values()), scores) for id, scores in parts.items()]
     return sorted(ranked, key=lambda hit: (-hit.score, hit.id))
+
+
+def best_case(query: Query) -> Attributes:
+    """Attributes that no memory's are worth more than."""
+    return Attributes(role="user", at=query.now, importance=1.0, confidence=1.0)
+
+
+def decisive(ranked: Sequence[Ranked], vector: Iterable[Match] | None) -> list[str]:
+    """The candidates by which all others are scaled: without one of them the scores would differ."""
+    found = {hit.id: hit for hit in ranked}
+    compared = [(cosine, id) for id, cosine in vector or () if id in found]
+    if not found:
+        return []
+    words = max(ranked, key=lambda hit: hit.scores["text"] + hit.scores["text_neighbours"])
+    return [words.id, min(compared)[1], max(compared)[1]] if compared else [words.id]
 
 
 def _context(
@@ -251,10 +260,14 @@ def _add_vector(parts: dict[str, dict[str, float]], cosines: Mapping[str, float]
 
 
 def _add_priors(
-    parts: dict[str, dict[str, float]], attributes: Mapping[str, Attributes], query: Query, weights: Weights
+    parts: dict[str, dict[str, float]],
+    attributes: Mapping[str, Attributes],
+    assumed: Attributes,
+    given: tuple[Query, Weights],
 ) -> None:
+    query, weights = given
     for id, scores in parts.items():
-        memory = attributes[id]
+        memory = attributes.get(id, assumed)
         if weights.asker and query.first_person and memory.role == "user":
             scores["asker"] = weights.asker
         if weights.recency and query.now is not None and memory.at is not None:

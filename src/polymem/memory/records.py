@@ -1,19 +1,22 @@
 """What a memory is: the record users see and the document that stores it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
 from polymem.contracts.text import Document
-from polymem.contracts.turns import Content
-from polymem.core.clock import to_datetime, to_instant
+from polymem.contracts._input import json_object
+from polymem.contracts.turns import Content, Turn
+from polymem.core.clock import Ttl, to_datetime, to_instant
 from polymem.core.text import check_key, check_text
 from polymem.errors import StorageDataError
 from polymem.memory.ranking import Attributes, indexed_text
 
 TURN: Final = "turn"
 TURN_MARK: Final = "#"
+MAX_SESSION_BYTES: Final = 495
+"""So that with the mark and a turn id of at most 16 digits it is still an id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,14 @@ class Hit(MemoryRecord):
     """The turns right before and after it in its session."""
 
 
+def check_session(session: str) -> str:
+    """The name of a session in which turns are kept: any text of 1 to 495 UTF-8 bytes."""
+    check_key(session, field="session")
+    if len(session.encode()) > MAX_SESSION_BYTES:
+        raise StorageDataError(f"longer than {MAX_SESSION_BYTES} bytes of UTF-8", field="session")
+    return session
+
+
 def turn_memory_id(session: str, turn: int) -> str:
     """The id of a turn's memory, from which its neighbours' ids follow."""
     return f"{session}{TURN_MARK}{turn}"
@@ -62,7 +73,7 @@ def turn_memory_id(session: str, turn: int) -> str:
 def neighbour_ids(memory_id: str) -> tuple[str, ...]:
     """The ids of the turns before and after; none for what is not a turn."""
     session, mark, turn = memory_id.rpartition(TURN_MARK)
-    if not mark or not turn.isdecimal():
+    if not mark or not (turn.isascii() and turn.isdecimal()):
         return ()
     number = int(turn)
     after = turn_memory_id(session, number + 1)
@@ -87,10 +98,14 @@ class Draft:
     valid_from: int | None = None
     valid_to: int | None = None
     expires_at: int | None = None
+    blobs: Sequence[str] = ()
+    """The keys of the blobs that belong to it."""
 
     def __post_init__(self) -> None:
         check_text(self.text, field="text")
         check_key(self.kind, field="kind")
+        if not (self.text.strip() or self.kind == TURN):
+            raise StorageDataError("expected at least one word", field="text")
         for name in ("subject", "session", "role", "speaker"):
             if getattr(self, name) is not None:
                 check_key(getattr(self, name), field=name)
@@ -100,6 +115,7 @@ class Draft:
             _check_share(getattr(self, name), name)
         if self.valid_from is not None and self.valid_to is not None and self.valid_to < self.valid_from:
             raise StorageDataError("expected an instant not before valid_from", field="valid_to")
+        object.__setattr__(self, "metadata", json_object(self.metadata, field="metadata"))
 
     @property
     def head(self) -> str:
@@ -117,8 +133,9 @@ class Draft:
         payload = {
             "kind": self.kind, "subject": self.subject, "session": self.session, "turn": turn, "role": self.role,
             "speaker": self.speaker, "about": about, "at": self.at, "source": self.source,
-            "confidence": self.confidence, "importance": self.importance, "metadata": dict(self.metadata),
+            "confidence": self.confidence, "importance": self.importance, "metadata": self.metadata,
             "valid_from": self.valid_from, "valid_to": self.valid_to, "expires_at": self.expires_at,
+            "blobs": list(self.blobs),
         }  # fmt: skip
         # what is not set is left out, so that `where` sees it as missing
         return Document(memory_id, {"head": self.head, "text": self.text}, _present(payload))
@@ -140,33 +157,75 @@ def hit_of(
     return Hit(**_values(document), score=score, scores=scores, neighbours=neighbours)
 
 
+def record_of_turn(turn: Turn) -> MemoryRecord:
+    """What is known of a turn without its document."""
+    draft = Draft(
+        text_of(turn.content), TURN, to_instant(turn.created_at), session=turn.session_id, role=turn.role,
+        metadata=turn.metadata, expires_at=None if turn.expires_at is None else to_instant(turn.expires_at),
+    )  # fmt: skip
+    return record_of(draft.document(turn_memory_id(turn.session_id, turn.turn_id), turn.turn_id))
+
+
 def attributes_of(payload: Mapping[str, Any]) -> Attributes:
     """What the ranking weighs."""
     return Attributes(payload.get("role"), to_datetime(payload["at"]), payload["importance"], payload["confidence"])
 
 
+def is_expired(payload: Mapping[str, Any], now: int) -> bool:
+    expires_at = payload.get("expires_at")
+    return expires_at is not None and expires_at <= now
+
+
 def holds(payload: Mapping[str, Any], now: int, as_of: int) -> bool:
     """Whether a memory is neither expired now nor outside its validity at `as_of`; a turn holds once it was said."""
-    expires_at, start, end = payload.get("expires_at"), payload.get("valid_from"), payload.get("valid_to")
-    if expires_at is not None and expires_at <= now:
+    if is_expired(payload, now):
         return False
+    start, end = payload.get("valid_from"), payload.get("valid_to")
     if start is None and payload["kind"] == TURN and as_of != now:
         start = payload["at"]
     return (start is None or start <= as_of) and (end is None or as_of < end)
 
 
 def text_of(content: Content) -> str:
-    """The words of a turn: its text, or the texts and captions of its parts."""
+    """The words of a turn: its text, or the texts and captions of its parts, also of parts in parts."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
         raise StorageDataError("expected a string or a list of parts", field="content")
-    found = (part.get(key) for part in content if isinstance(part, dict) for key in ("text", "caption", "content"))
-    return "\n".join(text for text in found if isinstance(text, str))
+    return "\n".join(_texts(content))
+
+
+def _texts(parts: list[Any]) -> Iterator[str]:
+    for part in parts:
+        for key in ("text", "caption", "content") if isinstance(part, dict) else ():
+            if isinstance(part.get(key), str):
+                yield part[key]
+            elif isinstance(part.get(key), list):
+                yield from _texts(part[key])
+
+
+def blobs_of(content: object) -> list[str]:
+    """The keys of the blobs that the parts of a turn name, however deep: `{"type": "image", "blob": "photo"}`."""
+    found: dict[str, None] = {}
+    waiting = [content] if not isinstance(content, str) else []
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            if isinstance(item.get("blob"), str):
+                found[item["blob"]] = None
+            waiting.extend(item.values())
+        elif isinstance(item, list):
+            waiting.extend(item)
+    return sorted(found)
 
 
 def instant(moment: datetime | None, *, name: str) -> int | None:
     return None if moment is None else to_instant(moment, field=name)
+
+
+def moment(given: Ttl | None) -> str | None:
+    """An instant or a duration as text, to compare calls by."""
+    return None if given is None else str(to_instant(given) if isinstance(given, datetime) else given)
 
 
 def _values(document: Document) -> dict[str, Any]:

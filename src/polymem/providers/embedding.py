@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import re
 import threading
+from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -95,10 +96,8 @@ class StaticEmbedder:
         tokenizer, table = self._load()
         encoding = tokenizer.encode(text, add_special_tokens=False)
         spans = [(match.start(), match.end(), match.group()) for match in _WORD.finditer(text)]
-        words = tuple(
-            next((word for first, last, word in spans if first < stop and last > start), "")
-            for start, stop in encoding.offsets
-        )
+        ends = [end for _, end, _ in spans]
+        words = tuple(_word_at(spans, bisect_right(ends, start), stop) for start, stop in encoding.offsets)
         return TokenVectors(words, table[encoding.ids].reshape(len(words), self.dimensions))
 
     def _load(self) -> tuple["Tokenizer", Matrix]:
@@ -175,6 +174,11 @@ def unit(vectors: Matrix) -> Matrix:
 
 _WEIGHTS: Final = Path("weights", "l2_supercat_256.safetensors")
 _TOKENIZER: Final = Path("tokenizers", "l2_supercat_tokenizer_config.json")
+
+
+def _word_at(spans: Sequence[tuple[int, int, str]], first: int, stop: int) -> str:
+    """The word `first` if it begins before `stop`."""
+    return spans[first][2] if first < len(spans) and spans[first][0] < stop else ""
 
 
 @cache

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from polymem.contracts.filter import Filter, matches
 from polymem.contracts.text import Document, TextCollection, TextFeatures, TextHit, TextQuery
 from polymem.core.page import Page
-from polymem.engines.memory._documents import DocumentTable, analysed
+from polymem.engines.memory._documents import DocumentTable
 from polymem.engines.memory._state import detached, page_of
 from polymem.engines.memory._views import View
 from polymem.errors import StorageDataError
 from polymem.indexes.analyzer import LANGUAGES, analyzer
+from polymem.indexes.query import Sought, analysed
 
 
 class MemoryText:
@@ -60,25 +61,17 @@ class MemoryText:
         table = self._find(collection)
         if table is None:
             return []
-        sought = analysed(table, query)
-        found = table.postings().search(
-            sought.words,
-            sought.phrases,
-            sought.prefixes,
-            weights=dict(query.weights),
-            common=query.common,
-            allowed=None
-            if where is None
-            else {id_ for id_, d in table.rows.items() if matches(where, d.payload)},
-            limit=limit,
-            offset=offset,
-        )
+        sought, found = _ranked(table, query, where, limit, offset)
         hits = [_hit(table.rows[id_], score) for id_, score in found]
-        return (
-            [hit._replace(highlights=sought.highlights(hit.fields, highlight)) for hit in hits]
-            if highlight
-            else hits
-        )
+        if not highlight:
+            return hits
+        return [hit._replace(highlights=sought.highlights(hit.fields, highlight)) for hit in hits]
+
+    async def rank(
+        self, collection: TextCollection, query: TextQuery, /, *, limit: int, where: Filter | None
+    ) -> list[tuple[str, float]]:
+        table = self._find(collection)
+        return [] if table is None else _ranked(table, query, where, limit, 0)[1]
 
     async def frequencies(
         self, collection: TextCollection, words: Sequence[str], /
@@ -131,6 +124,17 @@ class MemoryText:
         if table is not None:
             documents = (table.rows[id_] for id_ in table.keys_after(after))
             yield from (_copy(document) for document in documents if matches(where, document.payload))
+
+
+def _ranked(
+    table: DocumentTable, query: TextQuery, where: Filter | None, limit: int, offset: int
+) -> tuple[Sought, list[tuple[str, float]]]:
+    sought = analysed(analyzer(table.collection.language), query, table.vocabulary)
+    allowed = None if where is None else {id_ for id_, d in table.rows.items() if matches(where, d.payload)}
+    return sought, table.postings().search(
+        sought.words, sought.phrases, sought.prefixes, weights=dict(query.weights), common=query.common,
+        allowed=allowed, limit=limit, offset=offset,
+    )  # fmt: skip
 
 
 def _hit(document: Document, score: float) -> TextHit:

@@ -72,15 +72,20 @@ class MemoryVectors:
         where: Filter | None,
         min_score: float | None,
     ) -> list[VectorHit]:
+        nearest, rows = self._nearest(space, vector, limit, where, min_score), self._rows(space)
+        return [VectorHit(id_, score, detached(rows[id_].payload)) for id_, score in nearest]
+
+    async def rank(
+        self, space: VectorSpace, vector: Vector, /, *, limit: int, where: Filter | None
+    ) -> list[tuple[str, float]]:
+        return self._nearest(space, vector, limit, where, None)
+
+    async def centred_cosines(
+        self, space: VectorSpace, vector: Vector, ids: Sequence[str], /
+    ) -> dict[str, float]:
         _check_length(vector, space)
         table = self._find(space)
-        if table is None:
-            return []
-        allowed = (
-            None if where is None else {id_ for id_, r in table.rows.items() if matches(where, r.payload)}
-        )
-        nearest = table.index().search(vector, limit, allowed, min_score)
-        return [VectorHit(id_, score, detached(table.rows[id_].payload)) for id_, score in nearest]
+        return {} if table is None else table.index().centred_cosines(vector, ids)
 
     async def mean(self, space: VectorSpace, /) -> Vector | None:
         table = self._find(space)
@@ -107,6 +112,18 @@ class MemoryVectors:
         if table is not None and table.space != space:
             _refuse(table.space, space)
         return table
+
+    def _nearest(
+        self, space: VectorSpace, vector: Vector, limit: int, where: Filter | None, min_score: float | None
+    ) -> list[tuple[str, float]]:
+        _check_length(vector, space)
+        table = self._find(space)
+        if table is None:
+            return []
+        allowed = (
+            None if where is None else {id_ for id_, r in table.rows.items() if matches(where, r.payload)}
+        )
+        return table.index().search(vector, limit, allowed, min_score)
 
     def _rows(self, space: VectorSpace) -> dict[str, VectorRecord]:
         table = self._find(space)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 
 import apsw
 
-from polymem.engines.sqlite._file import check_file, connect, create_tables, keep_for_ever
+from polymem.engines.sqlite._file import check_file, connect, create_tables
 from polymem.engines.sqlite._indexes import Indexes
 from polymem.engines.sqlite._readers import Readers
 from polymem.engines.sqlite._writer import Session, Writer
@@ -124,7 +124,6 @@ class Registry:
         """
         self._inherited |= self._databases.keys()
         self._databases = {}
-        keep_for_ever()
         self._lock = threading.Lock()
 
 

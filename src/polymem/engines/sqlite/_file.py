@@ -1,10 +1,8 @@
 """Opening a database file: is it ours, may we write it, and with which settings."""
 
-import ctypes
 import os
 import stat
 import time
-import weakref
 from pathlib import Path
 from typing import Final
 
@@ -100,22 +98,12 @@ def _refuse_network(path: Path) -> None:
 def connect(path: Path, *, durability: str, cache_mb: int, vfs: str | None = None) -> apsw.Connection:
     """A connection with the engine's settings; the file may be new."""
     connection = apsw.Connection(str(path), vfs=vfs)
-    _connections.add(connection)
     try:
         _configure(connection, durability, cache_mb)
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-_connections: "weakref.WeakSet[apsw.Connection]" = weakref.WeakSet()
-
-
-def keep_for_ever() -> None:
-    """In a forked child: closing an inherited connection, even at exit, could wait for a lock that no thread holds."""
-    for connection in _connections:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 def _configure(connection: apsw.Connection, durability: str, cache_mb: int) -> None:

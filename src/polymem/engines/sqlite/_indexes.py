@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import apsw
@@ -10,6 +11,7 @@ from polymem.core.codec import decode_json, encode_json
 from polymem.indexes.evicting import IndexCache
 
 MAX_BYTES: Final = 2 << 30
+_CHUNK: Final = 20_000
 Rows = list[tuple[str, bytes]]
 
 
@@ -39,8 +41,9 @@ class Source(Generic[Ix]):
 
     def load(self, connection: apsw.Connection, collection: int) -> Ix:
         """An index of every row that this connection sees."""
-        index = self.empty()
-        self._add(index, connection.execute(self._all, (collection,)).fetchall())
+        index, rows = self.empty(), connection.execute(self._all, (collection,))
+        while chunk := list(islice(rows, _CHUNK)):  # all at once would take twice the memory
+            self._add(index, chunk)
         return index
 
     def apply(self, index: Ix, connection: apsw.Connection, collection: int, ids: Sequence[str]) -> None:

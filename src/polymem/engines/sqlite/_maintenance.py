@@ -120,10 +120,19 @@ def backup(connection: apsw.Connection, target: Path) -> None:
     connection.execute("select 1 from sqlite_schema").fetchall()  # fixes the state to copy: else each write starts it anew
     try:
         _copy(connection, partial)
-        os.replace(partial, target)
+        _place(partial, target)
     finally:
         for end in ("", "-journal", "-wal", "-shm"):
             partial.with_name(partial.name + end).unlink(missing_ok=True)
+
+
+def _place(partial: Path, target: Path) -> None:
+    try:
+        os.link(partial, target)  # unlike a rename it never replaces a file that appeared meanwhile
+    except FileExistsError:
+        raise StorageConflictError("the target exists already", field="target") from None
+    except OSError:  # a file system without links
+        partial.rename(target)
 
 
 def _copy(connection: apsw.Connection, partial: Path) -> None:

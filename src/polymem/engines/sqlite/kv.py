@@ -48,7 +48,7 @@ class SqliteKV:
         value, codec, expires_at = row
         if expires_at is not None and expires_at <= self._clock.now():
             return None
-        return _bytes(value), codec
+        return value.encode() if type(value) is str else value, codec
 
     async def entry(self, key: str, /) -> Record | None:
         row = await self._point(_ENTRY, (self._namespace, key, self._clock.now()))

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import apsw
@@ -11,16 +12,23 @@ from polymem.engines.sqlite._database import Runner
 from polymem.errors import StorageDataError, StorageQueryError
 
 Rows = list[tuple[Any, ...]]
-_BLANKS: Final = r"(?:[\s\ufeff;]|--[^\n]*(?:\n|$)|/\*.*?(?:\*/|$))*"
+_BLANKS: Final = r"(?>(?:[\s\ufeff;]|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*)"
+_NOTHING: Final = re.compile(_BLANKS, re.DOTALL)
 _FIRST_WORD: Final = re.compile(_BLANKS + r"(\w*)", re.DOTALL)
-_PRAGMA: Final = re.compile(rf"{_BLANKS}pragma{_BLANKS}(?:\w+{_BLANKS}\.{_BLANKS})?(\w*)", re.DOTALL | re.IGNORECASE)
-_OURS: Final = frozenset("begin commit end rollback savepoint release attach detach vacuum".split())
-"""They would end or leave the transaction that the statement runs in, or change the connection."""
-_READING_PRAGMAS: Final = frozenset(
-    "collation_list compile_options data_version database_list foreign_key_check foreign_key_list freelist_count "
-    "function_list index_info index_list index_xinfo integrity_check page_count pragma_list quick_check table_info "
-    "table_list table_xinfo".split()
+_PRAGMA: Final = re.compile(
+    rf"(?:^|;){_BLANKS}(?:explain{_BLANKS}(?:query{_BLANKS}plan{_BLANKS})?)?"
+    rf"pragma{_BLANKS}(?:\w+{_BLANKS}\.{_BLANKS})?(\w*)",
+    re.DOTALL | re.IGNORECASE,
 )
+_OURS: Final = frozenset(
+    {"attach", "begin", "commit", "detach", "end", "release", "rollback", "savepoint", "vacuum"}
+)
+"""They would end or leave the transaction that the statement runs in, or change the connection."""
+_READING_PRAGMAS: Final = frozenset({
+    "collation_list", "compile_options", "data_version", "database_list", "foreign_key_check", "foreign_key_list",
+    "freelist_count", "function_list", "index_info", "index_list", "index_xinfo", "integrity_check", "page_count",
+    "pragma_list", "quick_check", "table_info", "table_list", "table_xinfo",
+})  # fmt: skip
 
 
 class SqliteSql:
@@ -32,30 +40,44 @@ class SqliteSql:
         self._runner = runner
 
     async def query(self, statement: str, parameters: Parameters, /) -> Rows:
+        _check_pragmas(statement)
         return await self._runner.read(
             lambda c: _run(lambda: _cursor(c, read_only=True).execute(statement, parameters).fetchall())
         )
 
     async def execute(self, statement: str, parameters: Parameters, /) -> Rows:
+        _check_pragmas(statement)
         return await self._runner.write(
             lambda c: _run(lambda: _cursor(c).execute(statement, parameters).fetchall())
         )
 
     async def execute_many(self, statement: str, parameters: Sequence[Parameters], /) -> None:
+        _check_pragmas(statement)
         await self._runner.write(
-            lambda c: _run(lambda: _cursor(c).executemany(statement, parameters).fetchall()) and None
+            lambda c: _run(lambda: _cursor(c, times=len(parameters)).executemany(statement, parameters).fetchall())
+            and None
         )
 
 
-def _cursor(connection: apsw.Connection, *, read_only: bool = False) -> apsw.Cursor:
+@lru_cache(1000)
+def _check_pragmas(statement: str) -> None:
+    """Before anything is prepared, as some pragmas take effect then."""
+    if any(name.lower() not in _READING_PRAGMAS for name in _PRAGMA.findall(statement)):
+        raise StorageQueryError("only pragmas that read are allowed", field="statement")
+
+
+def _cursor(connection: apsw.Connection, *, times: int = 1, read_only: bool = False) -> apsw.Cursor:
     """A cursor that refuses what a statement of the user may not do, before it is run."""
-    statements: set[str] = set()
+    left = times
 
     def check(cursor: apsw.Cursor, statement: str, _: object) -> bool:
-        statements.add(statement)
-        if len(statements) > 1:
+        nonlocal left
+        if _NOTHING.fullmatch(statement):
+            return True
+        if not left:
             raise StorageQueryError("expected one statement", field="statement")
-        _check(statement)
+        left -= 1
+        _check_kind(statement)
         if read_only and not cursor.is_readonly:
             raise StorageQueryError("query() only reads; use execute() to write", field="statement")
         return True
@@ -65,20 +87,13 @@ def _cursor(connection: apsw.Connection, *, read_only: bool = False) -> apsw.Cur
     return cursor
 
 
-def _check(statement: str) -> None:
+@lru_cache(1000)
+def _check_kind(statement: str) -> None:
     word = _FIRST_WORD.match(statement)
-    first = word[1].lower() if word else ""
-    if first in _OURS:
+    if word and word[1].lower() in _OURS:
         raise StorageQueryError(
-            "this statement belongs to the engine; use store.transaction(), backup() or compact()", field="statement"
+            "this statement belongs to the engine; use store.transaction(), backup() or purge()", field="statement"
         )
-    if first == "pragma" and _pragma(statement) not in _READING_PRAGMAS:
-        raise StorageQueryError("only pragmas that read are allowed", field="statement")
-
-
-def _pragma(statement: str) -> str:
-    found = _PRAGMA.match(statement)
-    return found[1].lower() if found else ""
 
 
 def _run(statement: Callable[[], Rows]) -> Rows:

@@ -1,7 +1,7 @@
 """Texts in `pm_texts` with a token BLOB each; ranked by an index in memory made of those (see `polymem.indexes`)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import apsw
 
@@ -85,20 +85,17 @@ class SqliteText:
         language = analyzer(collection.language)
 
         def search(connection: apsw.Connection, number: int) -> list[TextHit]:
-            allowed = _allowed(connection, number, where)
-
-            def rank(index: SearchIndex) -> tuple[Sought, list[tuple[str, float]]]:
-                sought = analysed(language, query, lambda: _vocabulary(index, connection, number, language))
-                return sought, index.search(
-                    sought.words, sought.phrases, sought.prefixes, weights=dict(query.weights),
-                    common=query.common, allowed=allowed, limit=limit, offset=offset,
-                )  # fmt: skip
-
-            sought, found = use_index(self._runner.indexes, connection, number, _SOURCE, rank)
+            sought, found = self._ranked(connection, number, language, _Wanted(query, limit, offset, where))
             documents = _documents(connection, number, [id for id, _ in found])
             return [_hit(documents[id], score, sought, highlight) for id, score in found if id in documents]
 
         return await self._read(collection, search, [])
+
+    async def rank(
+        self, collection: TextCollection, query: TextQuery, /, *, limit: int, where: Filter | None
+    ) -> list[tuple[str, float]]:
+        language, wanted = analyzer(collection.language), _Wanted(query, limit, 0, where)
+        return await self._read(collection, lambda c, number: self._ranked(c, number, language, wanted)[1], [])
 
     async def frequencies(
         self, collection: TextCollection, words: Sequence[str], /
@@ -140,6 +137,20 @@ class SqliteText:
 
         return await self._runner.write(clear)
 
+    def _ranked(
+        self, connection: apsw.Connection, number: int, language: Analyzer, wanted: "_Wanted"
+    ) -> tuple[Sought, list[tuple[str, float]]]:
+        query, allowed = wanted.query, _allowed(connection, number, wanted.where)
+
+        def rank(index: SearchIndex) -> tuple[Sought, list[tuple[str, float]]]:
+            sought = analysed(language, query, lambda: _vocabulary(index, connection, number, language))
+            return sought, index.search(
+                sought.words, sought.phrases, sought.prefixes, weights=dict(query.weights),
+                common=query.common, allowed=allowed, limit=wanted.limit, offset=wanted.offset,
+            )  # fmt: skip
+
+        return use_index(self._runner.indexes, connection, number, _SOURCE, rank)
+
     async def _read(
         self, collection: TextCollection, work: Callable[[apsw.Connection, int], Result], absent: Result
     ) -> Result:
@@ -151,6 +162,15 @@ class SqliteText:
 
     def _place(self, collection: TextCollection) -> Place:
         return Place(self._namespace, "text", collection.name)
+
+
+class _Wanted(NamedTuple):
+    """What a search looks for."""
+
+    query: TextQuery
+    limit: int
+    offset: int
+    where: Filter | None
 
 
 def _options(collection: TextCollection) -> dict[str, Any]:

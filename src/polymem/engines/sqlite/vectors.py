@@ -1,7 +1,7 @@
 """Vectors as float32 BLOBs in `pm_vectors`; search is exact, over one matrix in memory (MEASURED 1)."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import apsw
 import numpy as np
@@ -71,15 +71,28 @@ class SqliteVectors:
         min_score: float | None,
     ) -> list[VectorHit]:
         def search(connection: apsw.Connection, number: int) -> list[VectorHit]:
-            allowed = _allowed(connection, number, where)
-            found = use_index(
-                self._runner.indexes, connection, number, _source(space),
-                lambda index: index.search(vector, limit, allowed, min_score),
-            )  # fmt: skip
+            found = self._nearest(connection, number, space, _Wanted(vector, limit, where, min_score))
             payloads = _payloads(connection, number, [id for id, _ in found])
             return [VectorHit(id, score, decode_json(payloads[id])) for id, score in found if id in payloads]
 
         return await self._read(space, search, [])
+
+    async def rank(
+        self, space: VectorSpace, vector: Vector, /, *, limit: int, where: Filter | None
+    ) -> list[tuple[str, float]]:
+        wanted = _Wanted(vector, limit, where, None)
+        return await self._read(space, lambda c, number: self._nearest(c, number, space, wanted), [])
+
+    async def centred_cosines(
+        self, space: VectorSpace, vector: Vector, ids: Sequence[str], /
+    ) -> dict[str, float]:
+        def compare(connection: apsw.Connection, number: int) -> dict[str, float]:
+            return use_index(
+                self._runner.indexes, connection, number, _source(space),
+                lambda index: index.centred_cosines(vector, ids),
+            )  # fmt: skip
+
+        return await self._read(space, compare, {})
 
     async def mean(self, space: VectorSpace, /) -> Vector | None:
         def mean(connection: apsw.Connection, number: int) -> Vector | None:
@@ -114,6 +127,15 @@ class SqliteVectors:
 
         return await self._runner.write(clear)
 
+    def _nearest(
+        self, connection: apsw.Connection, number: int, space: VectorSpace, wanted: "_Wanted"
+    ) -> list[tuple[str, float]]:
+        allowed = _allowed(connection, number, wanted.where)
+        return use_index(
+            self._runner.indexes, connection, number, _source(space),
+            lambda index: index.search(wanted.vector, wanted.limit, allowed, wanted.min_score),
+        )  # fmt: skip
+
     async def _read(
         self, space: VectorSpace, work: Callable[[apsw.Connection, int], Result], absent: Result
     ) -> Result:
@@ -125,6 +147,15 @@ class SqliteVectors:
 
     def _place(self, space: VectorSpace) -> Place:
         return Place(self._namespace, "vectors", space.name)
+
+
+class _Wanted(NamedTuple):
+    """What a search looks for."""
+
+    vector: Vector
+    limit: int
+    where: Filter | None
+    min_score: float | None
 
 
 def _options(space: VectorSpace) -> dict[str, Any]:

@@ -1,0 +1,82 @@
+"""What the guard and the API class cost over an inline SQLite get by the driver."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+from report import Figure, arguments, finish
+
+import polymem
+from polymem.core.codec import encode_json
+from polymem.core.guard import guard
+from polymem.jobs.bench_kv import value
+from polymem.jobs.measure import interleaved, spread
+
+CALLS = 10_000
+KEYS = [f"key:{number}" for number in range(1000)]
+
+
+async def microseconds(get: Callable[[str], Awaitable[Any]]) -> float:
+    """A call, on average."""
+    started = perf_counter()
+    for _ in range(CALLS // len(KEYS)):
+        for key in KEYS:
+            await get(key)
+    return (perf_counter() - started) / CALLS * 1e6
+
+
+async def measure(path: Path, rounds: int, payload: Callable[[int], Any]) -> dict[str, list[float]]:
+    async with polymem.open(f"sqlite:///{path}") as store:
+        await store.kv.put_many({key: payload(number) for number, key in enumerate(KEYS)})
+        driver = store.engine.drivers("").kv
+        guarded = guard(driver, "kv", store._session.guard)
+        bodies = {key: encode_json(payload(number)) for number, key in enumerate(KEYS)}
+        decode = store.kv._decode
+
+        async def decoding(key: str) -> Any:
+            return decode(bodies[key])
+
+        async def nothing(key: str) -> Any:
+            return bodies[key]
+
+        sides = {
+            "driver": driver.get,
+            "guard": guarded.get,
+            "api": store.kv.get,
+            "decode": decoding,
+            "nothing": nothing,
+        }
+        for get in sides.values():
+            await microseconds(get)
+        return await interleaved({name: partial(microseconds, get) for name, get in sides.items()}, rounds)
+
+
+def figures(name: str, found: dict[str, list[float]], bar: float | None) -> list[Figure]:
+    driver, guarded, api = found["driver"], found["guard"], found["api"]
+    decode = [a - b for a, b in zip(found["decode"], found["nothing"], strict=True)]
+    calls = list(zip(driver, guarded, api, decode, strict=True))
+    return [
+        Figure(f"{name}: get by the driver", spread(driver), "us"),
+        Figure(f"{name}: store.kv.get", spread(api), "us"),
+        Figure(f"{name}: decoding alone", spread(decode), "us"),
+        Figure(f"{name}: guard", spread(100 * (g / d - 1) for d, g, _, _ in calls), "%"),
+        Figure(f"{name}: guard + API class, without decoding", spread(100 * ((a - j) / d - 1) for d, _, a, j in calls), "%", at_most=bar),
+        Figure(f"{name}: guard + API class + decoding", spread(100 * (a / d - 1) for d, _, a, _ in calls), "%"),
+    ]  # fmt: skip
+
+
+async def main() -> None:
+    options = arguments(__doc__, rounds=21).parse_args()
+    found = []
+    for name, payload, bar in (("number", lambda n: n, 25), ("200 bytes", value, 25)):
+        with TemporaryDirectory(dir=options.folder) as folder:
+            found += figures(name, await measure(Path(folder, "guard.db"), options.rounds, payload), bar)
+    finish("Guard and API class over an inline SQLite get", found, options)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,63 @@
+"""What each engine can do, read off its drivers: printed by `polymem doctor`, and the README's table."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Final, NamedTuple
+
+from polymem.contracts.drivers import CONTRACTS, Drivers
+from polymem.core.registry import create_engine
+
+EMBEDDED: Final = {"memory": "memory:", "sqlite": "sqlite:///never-opened.db"}
+
+
+class Capability(NamedTuple):
+    """A contract, or one feature of it, and what each engine says; None where it has no such contract."""
+
+    contract: str
+    feature: str | None
+    engines: dict[str, object]
+
+
+def capability_matrix() -> list[Capability]:
+    """One row per contract and one per feature, for the embedded engines; no I/O."""
+    engines = {name: _features(url) for name, url in EMBEDDED.items()}
+    rows: list[Capability] = []
+    for contract in CONTRACTS:
+        cells = {name: features.get(contract) for name, features in engines.items()}
+        rows.append(Capability(contract, None, {name: cell is not None for name, cell in cells.items()}))
+        names = dict.fromkeys(feature for cell in cells.values() for feature in cell or ())
+        rows.extend(
+            Capability(contract, feature, {n: (cell or {}).get(feature) for n, cell in cells.items()})
+            for feature in names
+        )
+    return rows
+
+
+def as_cells(rows: Sequence[Capability]) -> list[tuple[str, ...]]:
+    """The rows as text: capability, then one cell per engine."""
+    return [
+        (
+            row.contract if row.feature is None else f"{row.contract}: {row.feature}",
+            *map(_cell, row.engines.values()),
+        )
+        for row in rows
+    ]
+
+
+def as_markdown(rows: Sequence[Capability]) -> str:
+    """The rows as a Markdown table."""
+    lines = [("capability", *EMBEDDED), ("---",) * (len(EMBEDDED) + 1), *as_cells(rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _features(url: str) -> dict[str, dict[str, object]]:
+    drivers: Drivers = create_engine(url).drivers("")
+    return {contract: asdict(features) for contract, features in drivers.features().items()}
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (tuple, list, set, frozenset)):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
