@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from polymem.contracts.blobs import Blobs
-from polymem.contracts.drivers import CONTRACTS, Drivers
+from polymem.contracts.drivers import CONTRACTS, Drivers, Layer
 from polymem.contracts.graph import Graph
 from polymem.contracts.kv import KeyValue
 from polymem.contracts.sql import Sql
@@ -34,8 +34,15 @@ _SWEEP_ROWS = 1000
 class Session:
     """What all namespaces of one opened store share: the engine, its guard and its sweeper."""
 
-    def __init__(self, engine: Engine, *, sweep_every: float | None = 60.0, retry: RetryPolicy | None = None) -> None:
-        self.engine = engine
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        sweep_every: float | None = 60.0,
+        retry: RetryPolicy | None = None,
+        layers: Sequence[Layer] = (),
+    ) -> None:
+        self.engine, self.layers = engine, tuple(layers)
         breaker = Breaker() if engine.remote else None
         self.guard = GuardContext(engine.name, engine.translate, breaker, retry or RetryPolicy())
         self._sweep_every = sweep_every
@@ -111,6 +118,8 @@ class Store:
         self._session, self._namespace, self._transaction = session, namespace, transaction
         source = transaction or session.engine
         self._drivers: Drivers = source.drivers(namespace)
+        for layer in session.layers:  # innermost first, inside transactions too
+            self._drivers = layer(self._drivers)
         self._guarded: dict[str, Any] = {}
 
     async def open(self) -> Self:

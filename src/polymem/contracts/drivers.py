@@ -1,5 +1,6 @@
 """What one engine can do in one namespace: the wiring and the declaration at once (DESIGN 3)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -32,4 +33,6 @@ class Drivers:
         return {name: driver.features for name, driver in present if driver is not None}
 
 
+Layer = Callable[[Drivers], Drivers]
+"""Changes meaning: what a layer that alters data doesn't know is gone from its answer, so it fails closed (DESIGN 5)."""
 CONTRACTS = tuple(f.name for f in fields(Drivers))
