@@ -119,7 +119,7 @@ class Store:
         source = transaction or session.engine
         self._drivers: Drivers = source.drivers(namespace)
         for layer in session.layers:  # innermost first, inside transactions too
-            self._drivers = layer(self._drivers)
+            self._drivers = layer(self._drivers, namespace)
         self._guarded: dict[str, Any] = {}
 
     async def open(self) -> Self:
@@ -249,7 +249,8 @@ class Store:
         """Everything done through the yielded store is committed together when the block ends, or not at all.
 
         `isolation` is a minimum. After `timeout` seconds the transaction is rolled back and its operations raise
-        `StorageTimeoutError`. A write through another store of the same database inside the block raises at once.
+        `StorageTimeoutError`. A write through another store of the same database inside the block, or in a task
+        started inside it, raises at once: it would wait for this very transaction.
         """
         self._check_transaction(isolation, timeout)
         opened = await self._driver("transactions").begin(timeout=timeout)

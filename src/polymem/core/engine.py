@@ -40,11 +40,11 @@ class Engine(Protocol):
         ...
 
     async def namespaces(self, prefix: str, after: str | None, limit: int, /) -> Page[str]:
-        """Encoded names at or below `prefix` that hold something, in order."""
+        """Encoded names at or below `prefix` that hold something, in order; what expired may count until it is swept."""
         ...
 
     async def drop_namespace(self, prefix: str, /) -> int:
-        """Remove the subtree at `prefix`, in one transaction; the number of records removed."""
+        """Remove the subtree at `prefix`, in one transaction; the number of records removed, expired ones perhaps."""
         ...
 
     async def delete_expired(self, limit: int, /) -> int:

@@ -19,9 +19,9 @@ def _seen(turn: Turn | None) -> Any:
     return turn.turn_id, turn.role, turn.content, turn.metadata, turn.created_at, turn.expires_at
 
 
-async def _append(
+async def _append(  # noqa: PLR0917 - drawn arguments
     store: Store, _: Memo, session: str, content: Any, number: int | None, ttl: Any, replace: bool
-) -> Any:  # noqa: PLR0917 - drawn arguments
+) -> Any:
     return _seen(await store.turns.append(session, "user", content, turn_id=number, ttl=ttl, replace=replace))
 
 
