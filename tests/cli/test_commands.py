@@ -299,9 +299,9 @@ class TestEngines:
         durable = next(row for row in rows if (row.contract, row.feature) == ("kv", "durable"))
         assert durable.engines == {"memory": False, "sqlite": True}
         lines = run("doctor", "--matrix", "--markdown").out.splitlines()
-        assert lines[:2] == ["| capability | memory | sqlite |", "| --- | --- | --- |"]
-        assert "| kv: durable | no | yes |" in lines
-        assert len(lines) == len(rows) + 2
+        assert lines[:2] == ["| contract | memory | sqlite |", "| --- | --- | --- |"]
+        assert "| graph | yes | durable |" in lines
+        assert len(lines) == len(CONTRACTS) + 2
         assert not list(folder.iterdir())
         assert "kv: durable" in run("doctor", "--matrix").out
         assert run("doctor", "--matrix", "--json").json[0] == {

@@ -41,7 +41,7 @@ def doctor(invocation: Invocation, matrix: bool, markdown: bool) -> None:
     """Check versions, engines, capabilities and integrity; exit code 1 where something is wrong."""
     rows = capability_matrix()
     if matrix or markdown:
-        as_text = (lambda: click.echo(as_markdown(rows))) if markdown else (lambda: _show_matrix(rows))
+        as_text = (lambda: click.echo(as_markdown())) if markdown else (lambda: _show_matrix(rows))
         output.show(invocation, [row._asdict() for row in rows], as_text)
         return
     findings = asyncio.run(_examine(configuration(invocation)))

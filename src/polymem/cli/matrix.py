@@ -44,10 +44,19 @@ def as_cells(rows: Sequence[Capability]) -> list[tuple[str, ...]]:
     ]
 
 
-def as_markdown(rows: Sequence[Capability]) -> str:
-    """The rows as a Markdown table."""
-    lines = [("capability", *EMBEDDED), ("---",) * (len(EMBEDDED) + 1), *as_cells(rows)]
+def as_markdown() -> str:
+    """The README's table: one row per contract, in each engine's cell the features that it has."""
+    engines = [_features(url) for url in EMBEDDED.values()]
+    rows = [(contract, *(_summary(features.get(contract)) for features in engines)) for contract in CONTRACTS]
+    lines = [("contract", *EMBEDDED), ("---",) * (len(EMBEDDED) + 1), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _summary(features: dict[str, object] | None) -> str:
+    if features is None:
+        return "no"
+    said = [name if value is True else f"{name} {_cell(value)}" for name, value in features.items() if value]
+    return ", ".join(said) or "yes"
 
 
 def _features(url: str) -> dict[str, dict[str, object]]:
@@ -59,5 +68,5 @@ def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (tuple, list, set, frozenset)):
-        return ", ".join(map(str, value))
+        return str(len(value))
     return "" if value is None else str(value)
