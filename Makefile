@@ -32,7 +32,7 @@ nightly: $(VENV)/.dev  ## the same with the long crash, power-cut and property r
 lint: $(VENV)/.dev  ## style, types and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy src tests/typing
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 

@@ -9,10 +9,12 @@ import asyncio
 import itertools
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -64,14 +66,16 @@ async def turns(memory: Memory, name: str) -> None:
 def run_and_kill(path: Path, cycle: int, after: float) -> list[list[str]]:
     """What a child acknowledged before it was killed."""
     command = [sys.executable, __file__, "--writer", str(path), str(cycle)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+    with ThreadPoolExecutor(1) as threads, subprocess.Popen(command, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         first = child.stdout.readline()
         if first != b"ready\n":
             raise SystemExit(f"cycle {cycle}: the writer could not open the file")
-        killer = asyncio.get_running_loop().run_in_executor(None, _kill, child, after)
+        killer = threads.submit(_kill, child, after)
         lines = child.stdout.read().decode().splitlines()
-        del killer
+    killer.result()
+    if child.returncode != -signal.SIGKILL:  # it died of something else, so nothing was tested
+        raise SystemExit(f"cycle {cycle}: the writer ended by itself with code {child.returncode}")
     return [line.split(" ") for line in lines]
 
 

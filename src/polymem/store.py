@@ -48,6 +48,8 @@ class Session:
         self._sweep_every = sweep_every
         self._sweeper: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
+        self.sweeps: list[Callable[[], Awaitable[int]]] = []
+        """Work that the sweeper does after the engine's own."""
 
     async def open(self) -> None:
         async with self._lock:
@@ -82,7 +84,7 @@ class Session:
         while True:
             await asyncio.sleep(every * random.uniform(0.8, 1.2))  # noqa: S311 - spreads processes, guards nothing
             try:
-                removed = await self.sweep()
+                removed = await self.sweep() + sum([await more() for more in self.sweeps])
             except StorageError as error:
                 _log.warning("sweep failed: %s", type(error).__name__)
             else:
@@ -153,7 +155,10 @@ class Store:
         """Key-value records of any JSON value."""
         api: KeyValue[Any] | None = self._guarded.get("kv.api")
         if api is None:
-            api = KeyValue(self._driver("kv"), self.engine.clock, JsonCodec(), scope=self._namespace)
+            queries = None if self._drivers.query is None else self._driver("query")
+            api = KeyValue(
+                self._driver("kv"), self.engine.clock, JsonCodec(), scope=self._namespace, queries=queries
+            )
             self._guarded["kv.api"] = api
         return api
 
@@ -229,6 +234,11 @@ class Store:
     async def delete_expired(self) -> int:
         """Remove every expired record of the database now; how many were removed (G-6)."""
         return await self._session.sweep()
+
+    def sweep_too(self, work: Callable[[], Awaitable[int]], *, wanted: bool = True) -> None:
+        """Let the sweeper do some more work each time, and count what it removed; or no longer."""
+        known = [more for more in self._session.sweeps if more != work]
+        self._session.sweeps[:] = [*known, work] if wanted else known
 
     async def purge(self) -> None:
         """Make deleted bytes unrecoverable: none is left in free space or logs when the call returns."""

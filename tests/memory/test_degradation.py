@@ -9,7 +9,7 @@ from polymem.core.retry import RetryPolicy
 from polymem.errors import StorageConnectionError, StorageDataError
 from polymem.memory.memory import Memory
 from polymem.store import Session, Store
-from polymem.testing.faults import Fault, Faults, FaultyEngine
+from polymem.testing.faults import Fault, Faults, faulty_engine
 
 pytestmark = pytest.mark.anyio
 TEXT = [f"text.{name}" for name in ("frequencies", "rank", "get_many")]
@@ -25,7 +25,7 @@ def faults() -> Faults:
 async def broken(engine: Engine, store: Store, faults: Faults) -> Memory:
     """A memory whose store can be broken, warm and with something in it; `store` keeps the engine open."""
     memory = await Memory(
-        Store(Session(FaultyEngine(engine, faults), sweep_every=None, retry=RetryPolicy(attempts=1))), tier_timeout=0.2
+        Store(Session(faulty_engine(engine, faults), sweep_every=None, retry=RetryPolicy(attempts=1))), tier_timeout=0.2
     )
     session = memory.session("s")
     await session.add_many([{"role": "user", "content": c} for c in ("The cat sat on the sofa", "Rain", "A red bicycle")])
@@ -117,7 +117,7 @@ async def test_without_the_embedder(store: Store, mood: str) -> None:
 
 async def test_the_first_answer_may_take_longer(engine: Engine, store: Store, faults: Faults) -> None:
     """It may load an index."""
-    memory = await Memory(Store(Session(FaultyEngine(engine, faults), sweep_every=None)), tier_timeout=0.1)
+    memory = await Memory(Store(Session(faulty_engine(engine, faults), sweep_every=None)), tier_timeout=0.1)
     await memory.remember("The cat sat on the sofa")
     faults.plan("text.frequencies", Fault.SLOW)
     asyncio.get_running_loop().call_later(0.3, faults.go.set)
@@ -125,7 +125,7 @@ async def test_the_first_answer_may_take_longer(engine: Engine, store: Store, fa
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), True, "1"])
-def test_the_timeout_is_checked(store: Store, seconds: float) -> None:
+async def test_the_timeout_is_checked(store: Store, seconds: float) -> None:
     with pytest.raises(StorageDataError) as caught:
         Memory(store, tier_timeout=seconds)
     assert caught.value.field == "tier_timeout"

@@ -188,6 +188,20 @@ async def test_a_turn_may_take_the_place_of_an_expired_one(memory: Memory, clock
     assert await memory.subjects() == []
 
 
+async def test_nothing_of_an_expired_turn_passes_to_its_successor(memory: Memory, clock: ManualClock) -> None:
+    session = memory.session("s1")
+    await memory.store.blobs().put("old", b"x")
+    await memory.store.blobs().put("both", b"x")
+    id = await session.add("user", [{"blob": "old"}, {"blob": "both"}], ttl=10, subject="Ada")
+    await memory.update(id, importance=1.0)
+    clock.advance(10)
+    await memory.store.delete_expired()  # the turn alone; its number is free again
+    assert await session.add("user", [{"blob": "both"}], subject="Bob") == id
+    assert [state.subject for state in await memory.history(id)] == ["Bob"]
+    assert await memory.subjects() == ["Bob"]
+    assert (await memory.store.blobs().exists("old"), await memory.store.blobs().exists("both")) == (False, True)
+
+
 async def test_list_and_scan_narrow_down(memory: Memory) -> None:
     await memory.session("s1").add_many([{"role": "user", "content": f"n {n}", "speaker": "Ada"} for n in range(3)])
     fact = await memory.remember("a fact", kind="note", subject="ada", metadata={"n": 1})
@@ -322,8 +336,12 @@ async def test_an_embedder_that_fails_at_open_leaves_nothing_open(tmp_path: Path
     assert [file.name for file in tmp_path.iterdir()] == ["a.db"]
 
 
-async def test_long_texts_do_not_block_the_loop(memory: Memory) -> None:
-    """A question as long as a book is answered by its rarest words."""
-    text = " ".join(f"word{n % 5000} common" for n in range(20_000))
-    await memory.session("s1").add_many([{"role": "user", "content": text}, {"role": "user", "content": "xylophone"}])
-    assert (await memory.recall("xylophone " + " ".join(f"other{n}" for n in range(30_000))))[0].text == "xylophone"
+async def test_questions_as_long_as_a_book(store: Store) -> None:
+    """They are answered by the rarest words of their beginning."""
+    async with Memory(store, embed=None) as memory:
+        ids = [await memory.remember(text) for text in ("common " * 50, "a xylophone", "a zither", "commonly known")]
+        question = " ".join(f"other{n}" for n in range(1000)) + " common xylophone" + " nothing" * 1000 + " zither"
+        hits = await memory.recall(question)
+        assert {hit.id for hit in hits} == set(ids[:2])
+        assert hits.notes[-1] == "of the question only the first 10000 characters were used"
+        assert len((await memory.recall("zither?")).notes) == 1

@@ -69,7 +69,7 @@ async def test_reembed_takes_the_place_of_the_old_vectors(store: Store) -> None:
         assert told == [500, 1000, 1203]
         assert await spaces(memory) == [1203]
         hits = await memory.recall("banana 77", limit=1)
-        assert hits[0].scores["vector"] > 0
+        assert "vector" in hits[0].scores
         assert hits.notes == ()
         assert await memory.reembed() == 1203  # with the same model too
         assert await spaces(memory) == [1203]
@@ -85,7 +85,7 @@ async def test_an_interrupted_run_changes_nothing_and_goes_on(store: Store) -> N
         new.fail_after = 1100
         with pytest.raises(ConnectionError):
             await renewed.reembed()
-        assert (await memory.recall("banana 7", limit=1))[0].scores["vector"] > 0  # the old ones still serve
+        assert "vector" in (await memory.recall("banana 7", limit=1))[0].scores  # the old ones still serve
         with pytest.raises(StorageDataError):
             await renewed.recall("banana")
         assert await spaces(memory) == [1200, 1000]

@@ -15,6 +15,8 @@ COMMANDS: Final = {
     "init": ("polymem.cli.setup:init", "Write a polymem.toml to start from."),
     "config": ("polymem.cli.setup:config", "Show every setting, masked, and where it comes from."),
     "ingest": ("polymem.cli.ingest:ingest", "Read recorded conversations into memory."),
+    "load": ("polymem.cli.bulk:load", "Put the key-value records of a file."),
+    "export": ("polymem.cli.bulk:export", "Write key-value records to a file."),
     "remember": ("polymem.cli.memories:remember", "Keep a fact, a preference, an event ..."),
     "recall": (
         "polymem.cli.memories:recall",

@@ -1,15 +1,21 @@
 """From configuration to a store."""
 
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from polymem.config.loading import load, resolve
 from polymem.config.schema import Config, EngineConfig
+from polymem.contracts.drivers import Layer
 from polymem.core.clock import Clock
 from polymem.core.registry import create_engine
 from polymem.core.retry import RetryPolicy
 from polymem.errors import StorageDataError
 from polymem.store import Session, Store
+
+if TYPE_CHECKING:
+    from polymem.layers.cache import CachePolicy
+    from polymem.layers.compression import Compression
+    from polymem.layers.encryption import Encryption, Keyring
 
 
 class _Configured:
@@ -28,6 +34,9 @@ def open(
     clock: Clock | None = None,
     sweep_every: float | _Configured | None = CONFIGURED,
     retry_writes: bool | _Configured = CONFIGURED,
+    compression: "Compression | bool" = False,
+    encryption: "Encryption | Keyring | None" = None,
+    cache: "CachePolicy | int | None" = None,
     **options: Any,
 ) -> Store:
     """A store, not open yet: `store = await polymem.open(url)` or `async with polymem.open(url) as store`.
@@ -35,10 +44,14 @@ def open(
     `url` is an engine's URL such as `sqlite:///agent.db` or `memory:`, or the path of a .toml file; without one
     POLYMEM_URL or `./polymem.toml` says which. Expired records are removed every `sweep_every` seconds (60 unless
     configured otherwise; None or 0: never). With `retry_writes` (the default) an idempotent write whose outcome is
-    unknown is repeated. Further options are the engine's: sqlite has `durability` and `cache_mb`. Raises
+    unknown is repeated. `compression` and `encryption` put layers over the engine; values are compressed before
+    they are encrypted. `cache` (a CachePolicy or a number of entries) puts a near cache over all of it. Further options are the engine's: sqlite has `durability` and `cache_mb`. Raises
     StorageDataError for a bad URL, option or configuration, StorageUnsupportedError for an engine that is not there.
     """
-    return store_of(resolve(url).only(), clock=clock, sweep_every=sweep_every, retry_writes=retry_writes, **options)
+    return store_of(
+        resolve(url).only(), clock=clock, sweep_every=sweep_every, retry_writes=retry_writes, compression=compression,
+        encryption=encryption, cache=cache, **options,
+    )  # fmt: skip
 
 
 class StorageFactory:
@@ -59,6 +72,9 @@ def store_of(
     clock: Clock | None = None,
     sweep_every: float | _Configured | None = CONFIGURED,
     retry_writes: bool | _Configured = CONFIGURED,
+    compression: "Compression | bool" = False,
+    encryption: "Encryption | Keyring | None" = None,
+    cache: "CachePolicy | int | None" = None,
     **options: Any,
 ) -> Store:
     """A store, not open yet, on one configured engine; arguments win over its configuration."""
@@ -69,5 +85,34 @@ def store_of(
     if not isinstance(writes, bool):
         raise StorageDataError("expected true or false", field="retry_writes")
     given = {"clock": clock, **options} if clock is not None else options
+    layers = [*_encrypting(encryption), *_compressing(compression)]
     backend = create_engine(engine.url, **{**engine.options, **given})
-    return Store(Session(backend, sweep_every=every or None, retry=RetryPolicy(retry_writes=writes)))
+    if cache is not None:
+        from polymem.layers.cache import CachedEngine  # noqa: PLC0415 - needs an extra
+
+        backend, layers = CachedEngine(backend, cache, layers), []
+    return Store(Session(backend, sweep_every=every or None, retry=RetryPolicy(retry_writes=writes), layers=layers))
+
+
+def _encrypting(encryption: object) -> list[Layer]:
+    if encryption is None:
+        return []
+    from polymem.layers.encryption import Encryption, Keyring  # noqa: PLC0415 - needs an extra
+
+    if isinstance(encryption, Encryption):
+        return [encryption]
+    if isinstance(encryption, Keyring):
+        return [Encryption(encryption)]
+    raise StorageDataError("expected a Keyring or an Encryption of polymem.layers.encryption", field="encryption")
+
+
+def _compressing(compression: object) -> list[Layer]:
+    if compression is False:
+        return []
+    from polymem.layers.compression import Compression  # noqa: PLC0415 - needs an extra
+
+    if compression is True:
+        return [Compression()]
+    if isinstance(compression, Compression):
+        return [compression]
+    raise StorageDataError("expected True, False or a Compression of polymem.layers.compression", field="compression")

@@ -25,6 +25,8 @@ class BlobFeatures:
     durable: bool = True
     part_bytes: int = PART_BYTES
     """The size of one stored part; `write_part` takes exactly this much, the last part less."""
+    ordered: bool = True
+    """`scan` lists blobs in order of key."""
 
 
 class BlobInfo(NamedTuple):

@@ -7,6 +7,7 @@ from typing import Any
 from polymem.contracts.blobs import BlobDriver
 from polymem.contracts.graph import GraphDriver
 from polymem.contracts.kv import KeyValueDriver
+from polymem.contracts.query import QueryDriver
 from polymem.contracts.sql import SqlDriver
 from polymem.contracts.text import TextDriver
 from polymem.contracts.transactions import TransactionDriver
@@ -19,6 +20,7 @@ class Drivers:
     """One optional driver per contract; None: the engine has no such cell."""
 
     kv: KeyValueDriver | None = None
+    query: QueryDriver | None = None
     turns: TurnDriver | None = None
     vectors: VectorDriver | None = None
     text: TextDriver | None = None
@@ -33,6 +35,10 @@ class Drivers:
         return {name: driver.features for name, driver in present if driver is not None}
 
 
-Layer = Callable[[Drivers], Drivers]
-"""Changes meaning: what a layer that alters data doesn't know is gone from its answer, so it fails closed (DESIGN 5)."""
+Layer = Callable[[Drivers, str], Drivers]
+"""Called with the drivers of a namespace and its encoded name.
+
+Changes meaning: what a layer that alters data doesn't know is gone from its answer, so it fails closed (DESIGN 5).
+"""
+
 CONTRACTS = tuple(f.name for f in fields(Drivers))

@@ -1,6 +1,6 @@
 """Key-value storage (KV-1 to KV-4)."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from random import getrandbits
@@ -8,6 +8,10 @@ from typing import Any, Final, Generic, NamedTuple, NoReturn, Protocol, TypeVar,
 
 from msgspec import DecodeError
 
+from polymem.contracts._bulk_api import BulkApi
+from polymem.contracts._input import Where
+from polymem.contracts._query_api import Queries
+from polymem.contracts.query import QueryDriver
 from polymem.core.clock import MICROSECONDS, Clock, Ttl, expiry, to_datetime
 from polymem.core.codec import Codec, ModelCodec
 from polymem.core.cursor import decode_cursor, encode_cursor
@@ -131,15 +135,24 @@ class Entry(NamedTuple, Generic[T]):
 
 
 @final
-class KeyValue(Generic[T]):
+class KeyValue(Queries[T], BulkApi[T]):
     """What users hold: `store.kv` for any JSON value, `store.kv.typed(Model)` for one type.
 
     Every key is 1 to 512 bytes of UTF-8. `ttl` is seconds, a timedelta or an aware datetime; `put` without a ttl
     never expires. Writes return the new version.
     """
 
-    def __init__(self, driver: KeyValueDriver, clock: Clock, codec: Codec[T], *, scope: str = "") -> None:
-        self._driver, self._clock, self._codec, self._scope = driver, clock, codec, scope
+    def __init__(
+        self,
+        driver: KeyValueDriver,
+        clock: Clock,
+        codec: Codec[T],
+        *,
+        scope: str = "",
+        queries: QueryDriver | None = None,
+    ) -> None:
+        self._driver, self._clock, self._codec = driver, clock, codec
+        self._scope, self._queries = scope, queries
         self._read, self._decode, self._tag = driver.get, codec.decode, codec.tag
 
     @property
@@ -148,7 +161,7 @@ class KeyValue(Generic[T]):
 
     def typed(self, model: type[Model]) -> "KeyValue[Model]":
         """The same keys holding values of one msgspec, dataclass, typed-dict or pydantic type."""
-        return KeyValue(self._driver, self._clock, ModelCodec(model), scope=self._scope)
+        return KeyValue(self._driver, self._clock, ModelCodec(model), scope=self._scope, queries=self._queries)
 
     @overload
     async def get(self, key: str) -> T | None: ...
@@ -251,7 +264,10 @@ class KeyValue(Generic[T]):
         """Remove; how many were there."""
         return await self._driver.delete_many(_keys(keys))
 
-    async def count(self, prefix: str = "") -> int:
+    async def count(self, prefix: str = "", *, where: Where | None = None) -> int:
+        """How many keys start with `prefix`; with a filter, how many documents among them satisfy it."""
+        if where is not None:
+            return await self._count(prefix, where)
         return await self._driver.count(check_text(prefix, field="prefix"))
 
     async def scan(self, prefix: str = "") -> AsyncIterator[str]:
@@ -323,10 +339,11 @@ class KeyValue(Generic[T]):
             ) from error
         return True
 
-    def _entry(self, key: str, record: Record) -> Entry[T]:
+    def _entry(self, key: str, record: Record, decode: Callable[[bytes], Any] | None = None, /) -> Entry[Any]:
         expires = None if record.expires_at is None else to_datetime(record.expires_at)
         created, updated = to_datetime(record.created_at), to_datetime(record.updated_at)
-        return Entry(key, self._value(record.body, record.codec), record.version, created, updated, expires)
+        value = self._value(record.body, record.codec) if decode is None else decode(record.body)
+        return Entry(key, value, record.version, created, updated, expires)
 
     def _value(self, body: bytes, tag: str) -> T:
         if tag != self._tag:

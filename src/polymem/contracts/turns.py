@@ -17,6 +17,8 @@ Content = str | list[dict[str, Any]]
 DEFAULT_TTL: Final = 86_400.0
 """Seconds a turn lives unless told otherwise."""
 MAX_TURN_ID: Final = 2**53
+_LAYERS: Final = ("zstd", "aes-gcm")
+"""What compression and encryption put, with a colon, in front of a content; no JSON starts so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class TurnFeatures:
     durable: bool = True
     window: int | None = None
     """How many turns a session keeps at most; None: all."""
+    ordered: bool = True
+    """`sessions` lists them in order."""
 
 
 class TurnRow(NamedTuple):
@@ -274,8 +278,18 @@ def _turn(row: TurnRow) -> Turn:
         session_id=row.session_id,
         turn_id=row.turn_id,
         role=row.role,
-        content=decode_json(row.content),
+        content=_content(row.content),
         metadata=decode_json(row.metadata),
         created_at=to_datetime(row.created_at),
         expires_at=None if row.expires_at is None else to_datetime(row.expires_at),
     )
+
+
+def _content(text: str) -> Content:
+    mark, colon, _ = text.partition(":")
+    if colon and mark in _LAYERS:
+        raise StorageDataError(
+            f"the turn was written through a layer ({mark}) this store is opened without", field="turn_id"
+        )
+    content: Content = decode_json(text)
+    return content

@@ -1,6 +1,8 @@
 """JSON in and out, equal on every engine (KV-3, DESIGN 3b), and typed codecs on top of it."""
 
 import math
+import re
+from collections.abc import Iterable
 from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar
 
 import msgspec
@@ -10,6 +12,7 @@ from polymem.errors import StorageCorruptError, StorageDataError
 
 T = TypeVar("T")
 _MAX_DEPTH: Final = 200
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder()
 _PLAIN: Final = frozenset({int, bool, type(None)})
@@ -97,10 +100,39 @@ def decode_json(body: bytes | str) -> Any:
         raise StorageCorruptError("a stored value is not valid JSON") from error
 
 
-def check_json(value: Any, *, field: str = "value", depth: int = 0) -> None:
-    """Refuse what JSON, or one of the engines, cannot hold."""
+def check_json(value: Any, *, field: str = "value") -> None:
+    """Refuse what JSON, or one of the engines, cannot hold; the error's `field` is the path to it."""
+    if not _storable(value, 0):
+        _explain(value, field, 0)
+
+
+def _storable(value: Any, depth: int) -> bool:
+    """The quick answer for what is nearly always fine; exact types, so an enum or another subclass is looked at again."""
     kind = type(value)
+    if kind is str:
+        return "\x00" not in value and (value.isascii() or not _SURROGATE.search(value))
     if kind in _PLAIN:
+        return True
+    if kind is float:
+        return math.isfinite(value)
+    if depth >= _MAX_DEPTH or (kind is not dict and kind is not list):
+        return False
+    for item in value:  # plain loops: a generator would cost as much again
+        if not _storable(item, depth + 1) or (kind is dict and type(item) is not str):
+            return False
+    return kind is list or _all_storable(value.values(), depth + 1)
+
+
+def _all_storable(values: Iterable[Any], depth: int) -> bool:
+    for item in values:
+        if not _storable(item, depth):
+            return False
+    return True
+
+
+def _explain(value: Any, field: str, depth: int) -> None:
+    """The thorough answer, with the path to what is wrong."""
+    if type(value) in _PLAIN:
         return
     if isinstance(value, str):
         check_text(value, field=field)
@@ -110,20 +142,20 @@ def check_json(value: Any, *, field: str = "value", depth: int = 0) -> None:
     elif depth >= _MAX_DEPTH:
         raise StorageDataError(f"nested deeper than {_MAX_DEPTH} levels", field=field)
     elif isinstance(value, dict):
-        _check_object(value, field, depth)
+        _explain_object(value, field, depth)
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
-            check_json(item, field=f"{field}[{index}]", depth=depth + 1)
+            _explain(item, f"{field}[{index}]", depth + 1)
     else:
         _refuse(value, field)
 
 
-def _check_object(value: dict[Any, Any], field: str, depth: int) -> None:
+def _explain_object(value: dict[Any, Any], field: str, depth: int) -> None:
     for key, item in value.items():
         if type(key) is not str:
             raise StorageDataError(f"object keys must be strings, got {type(key).__name__}", field=field)
         check_text(key, field=f"{field} key")
-        check_json(item, field=f"{field}.{key}", depth=depth + 1)
+        _explain(item, f"{field}.{key}", depth + 1)
 
 
 def _refuse(value: object, field: str) -> NoReturn:

@@ -30,9 +30,9 @@ in_transaction: ContextVar[object] = ContextVar("polymem_in_transaction", defaul
 
 READS = frozenset({
     "get", "entry", "get_many", "page", "count", "recent", "sessions", "search", "rank", "centred_cosines", "mean", "frequencies",
-    "get_nodes", "get_edge", "expand", "info", "read", "query",
+    "get_nodes", "get_edge", "expand", "info", "read", "query", "find", "aggregate", "explain", "list_indexes",
 })  # fmt: skip
-IDEMPOTENT = frozenset({"put", "put_many", "touch", "clear", "abort", "write_part", "begin"})
+IDEMPOTENT = frozenset({"put", "put_many", "touch", "clear", "abort", "write_part", "begin", "create_index"})
 
 
 @dataclass(eq=False)

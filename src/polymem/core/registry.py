@@ -13,11 +13,12 @@ GROUP: Final = "polymem.engines"
 _BUILT_IN: Final = {
     "memory": ("polymem.engines.memory.engine:from_url", None),
     "sqlite": ("polymem.engines.sqlite.engine:from_url", None),
+    "file": ("polymem.engines.json_file.engine:from_url", None),
 }
 _PLANNED: Final = {
     "postgresql": "postgres", "postgres": "postgres", "redis": "redis", "rediss": "redis", "qdrant": "qdrant",
     "neo4j": "neo4j", "bolt": "neo4j", "typesense": "typesense", "elasticsearch": "elasticsearch",
-    "opensearch": "elasticsearch", "s3": "s3", "file": "json_file",
+    "opensearch": "elasticsearch", "s3": "s3",
 }  # fmt: skip
 
 

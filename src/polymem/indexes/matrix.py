@@ -182,7 +182,8 @@ class VectorIndex:
         chosen = slice(self.rows) if rows is None else rows
         matrix = self._matrix[chosen]
         if self._reach(query) < _LARGEST:
-            products = matrix @ query.astype(np.float32)
+            # one thread that releases the interpreter lock: BLAS would start more, which fight with the other readers
+            products: NDArray[Any] = np.einsum("ij,j->i", matrix, query.astype(np.float32))
         else:
             products = np.concatenate(
                 [matrix[at].astype(np.float64) @ query for at in _chunks(*matrix.shape)]

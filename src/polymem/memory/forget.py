@@ -1,7 +1,7 @@
 """Erasing a person: every record, index entry, former version and blob, and no byte left behind (TIER-5)."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -86,10 +86,12 @@ async def erase(shelf: Shelf, documents: Sequence[Document]) -> int:
     if documents:
         await shelf.remove([document.id for document in documents])
     await count_subjects(shelf, (), lost=documents)
-    return await _erase_blobs(shelf, {key for document in documents for key in document.payload.get("blobs", ())})
+    return await erase_blobs(shelf, documents)
 
 
-async def _erase_blobs(shelf: Shelf, keys: set[str]) -> int:
+async def erase_blobs(shelf: Shelf, gone: Iterable[Document]) -> int:
+    """Remove the blobs of memories that are gone, if no other memory names them; how many there were."""
+    keys = {key for document in gone for key in document.payload.get("blobs", ())}
     if not keys:
         return 0
     async for document in shelf.text.scan(where=F("blobs").exists()):

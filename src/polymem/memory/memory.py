@@ -13,15 +13,15 @@ from polymem.contracts.text import Document
 from polymem.core.clock import Clock, Ttl, expiry, to_instant
 from polymem.core.ids import uuid7
 from polymem.core.text import check_key, check_limit, check_text
-from polymem.errors import StorageConnectionError, StorageDataError
+from polymem.errors import StorageConnectionError, StorageDataError, StorageUnsupportedError
 from polymem.memory import forget as forgetting
 from polymem.memory import recall as recalling
 from polymem.memory import update as updating
 from polymem.memory import write
 from polymem.memory.context import CountTokens, approximate_tokens
 from polymem.memory.forget import ForgetReport
-from polymem.memory.ranking import Weights
 from polymem.memory.patience import SECONDS, Patience
+from polymem.memory.ranking import Weights
 from polymem.memory.recall import Question, Recalled
 from polymem.memory.records import (
     TURN,
@@ -42,6 +42,7 @@ from polymem.store import Store
 
 Embed = EmbeddingProvider | EmbedFunction | str | None
 STATIC: Final = "static"
+CONFIGURED: Final = "configured"
 Records = list[MemoryRecord]
 Names = list[str]
 """Spelt here because inside the class `list` is a method."""
@@ -84,20 +85,35 @@ class Memory:
         cls,
         url: str | Path | None = None,
         *,
-        tenant: str = "default",
-        embed: Embed = STATIC,
+        tenant: str | None = None,
+        embed: Embed = CONFIGURED,
         count_tokens: CountTokens = approximate_tokens,
-        language: str = "english",
+        language: str | None = None,
         tier_timeout: float = SECONDS,
         **options: Any,
     ) -> Self:
-        """A memory with a store of its own, which `close` closes; await it or use it as `async with`."""
-        from polymem.config import open as open_store  # noqa: PLC0415 - config knows the memory section
+        """A memory with a store of its own, which `close` closes; await it or use it as `async with`.
 
-        store = open_store(url, **options)
+        `url` and `options` are those of `polymem.open`. What is not given comes from the section `[memory]` of the
+        configuration: tenant "default", language "english" and embed "static" unless it says otherwise.
+        """
+        from polymem.config.loading import resolve  # noqa: PLC0415 - slow to import, and most memories share a store
+        from polymem.config.opening import store_of  # noqa: PLC0415
+
+        if options.get("encryption") is not None:
+            raise StorageUnsupportedError(
+                "a memory is searched by words and vectors, which encrypted values don't allow; encrypt the whole file "
+                "(a SQLite cipher) or the disk instead", operation="encryption",
+            )  # fmt: skip
+        config = resolve(url)
+        settings = config.memory
+        configured = None if settings.embed == "none" else settings.embed
         return cls(
-            store, tenant=tenant, embed=embed, count_tokens=count_tokens, language=language,
-            tier_timeout=tier_timeout, owns_store=True,
+            store_of(config.only(), **options),
+            tenant=settings.tenant if tenant is None else tenant,
+            embed=configured if embed == CONFIGURED else embed,
+            language=settings.language if language is None else language,
+            count_tokens=count_tokens, tier_timeout=tier_timeout, owns_store=True,
         )  # fmt: skip
 
     async def _open(self) -> Self:
@@ -111,11 +127,13 @@ class Memory:
             await self.close()
             raise
         self._shelf, self._is_open = replace(self._shelf, embedder=embedder), True
+        self._root.sweep_too(self.sweep)
         return self
 
     async def close(self) -> None:
         """Close the store if it was made for this memory; closing twice is harmless."""
         self._is_open = False
+        self._root.sweep_too(self.sweep, wanted=False)
         if self._owns_store:
             await self._root.close()
 
@@ -203,6 +221,7 @@ class Memory:
         `session`, `subject` (whom it is about or who said it), `kinds` and `where` (over a memory's fields, such as
         `F("metadata.turn") == "D1:3"`) narrow the search. `as_of` asks what held at that moment, now if not given.
         `weights` turns on recency, importance and confidence. What is down or slow is done without, see `notes`.
+        Of a question longer than 10,000 characters only so many are used.
         """
         now = self._clock.now()
         if weights is not None and not isinstance(weights, Weights):

@@ -9,14 +9,15 @@ from polymem.errors import StorageDataError, StorageTimeoutError
 Answer = TypeVar("Answer")
 SECONDS: Final = 5.0
 _FIRST: Final = 12
+_MOST: Final = 86_400
 
 
 class Patience:
     """Waits `seconds` for an answer, twelve times that for the first of each source: it may load an index."""
 
     def __init__(self, seconds: float) -> None:
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < 1e6:
-            raise StorageDataError("expected seconds above 0", field="tier_timeout")
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds <= _MOST:
+            raise StorageDataError(f"expected seconds above 0, at most {_MOST}", field="tier_timeout")
         self._seconds = seconds
         self._answered: set[str] = set()
 
@@ -27,8 +28,9 @@ class Patience:
     async def wait(self, source: str, answer: Awaitable[Answer]) -> Answer:
         """The answer; `StorageTimeoutError` when it does not come in time."""
         limit = self._seconds * (1 if self.knows(source) else _FIRST)
+        waiting = asyncio.timeout(limit)
         try:
-            async with asyncio.timeout(limit) as waiting:
+            async with waiting:
                 found = await answer
         except TimeoutError as error:
             if not waiting.expired():

@@ -35,6 +35,7 @@ Match = tuple[str, float]
 CANDIDATES: Final = 200
 """How many rows to ask of each index. On the evaluation sets fewer lost recall and more gained nothing."""
 
+_FEW_ROWS: Final = 1000
 _WORD: Final = re.compile(r"\w+")
 _MONTHS: Final = (  # not strftime, which follows the locale of the process
     *("January", "February", "March", "April", "May", "June"),
@@ -135,7 +136,7 @@ def common_share(rows: int) -> float:
 
     Only for speed: among at most 1,000 rows every word is cheap, and even common ones add recall.
     """
-    return 1.0 if rows <= 1000 else 0.2
+    return 1.0 if rows <= _FEW_ROWS else 0.2
 
 
 def is_first_person(question: str) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import numpy as np
@@ -45,6 +45,8 @@ _log = logging.getLogger("polymem.memory")
 DOWN: Final = (StorageConnectionError, StorageTimeoutError, StorageAuthError, StorageRateLimitError)
 _MOST_WORDS: Final = 64
 """Of a question as long as a page only the rarest words are looked for."""
+_LONGEST: Final = 10_000
+_CUT: Final = f"of the question only the first {_LONGEST} characters were used"
 _LONG: Final = 1000
 """Characters of a question that are worth a hop to a thread."""
 _WITHOUT: Final = {
@@ -80,10 +82,12 @@ class Question:
 
 async def recall(shelf: Shelf, question: Question, patience: Patience) -> Recalled:
     """The memories that answer a question. A source that is down is done without, unless there is no other."""
-    words = question_words(question.text, shelf.language)
+    short = replace(question, text=question.text[:_LONGEST])
+    words = question_words(short.text, shelf.language)
     if not question.limit or not words:
         return Recalled()
-    return await _Recall(shelf, question, patience).run(words)
+    found = await _Recall(shelf, short, patience).run(words)
+    return found if short == question else Recalled(found, [*found.notes, _CUT])
 
 
 def has_indexes(patience: Patience) -> bool:
@@ -167,7 +171,7 @@ class _Recall:
         assert self._shelf.embedder is not None  # noqa: S101 - only asked for where there is one
         try:
             return await self._shelf.embedder.embed(self._question.text)
-        except (StorageDataError, TimeoutError):
+        except StorageDataError:
             raise
         except Exception as error:
             raise StorageConnectionError(f"the embedder failed: {type(error).__name__}") from error
@@ -200,6 +204,7 @@ class _Recall:
         """
         question = self._question
         query = Query(is_first_person(question.text), trust, to_datetime(question.now))
+        further = (2 * question.limit + 10) * (1 if question.condition is None else 4)
         while True:
             seen = {id: d.payload for id, d in self._documents.items() if d is not None and self._counts(d)}
             ranked = rank(
@@ -211,8 +216,9 @@ class _Recall:
             needed = {*(hit.id for hit in top), *decisive(ranked, cosines)}
             if seen.keys() >= needed:
                 return top
-            further = [hit.id for hit in ranked[: 2 * question.limit + 10]]
-            await self._load([*needed, *further, *(near for hit in top for near in neighbour_ids(hit.id))])
+            around = (near for hit in top for near in neighbour_ids(hit.id))
+            await self._load([*needed, *(hit.id for hit in ranked[:further]), *around])
+            further *= 3  # what is on top may not count in masses, such as turns of others beside those of one
 
     def _counts(self, document: Document) -> bool:
         """Whether it holds and satisfies the filter, which the neighbours of what was found need not."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from polymem.contracts.text import Document
 from polymem.contracts._input import json_object
+from polymem.contracts.text import Document
 from polymem.contracts.turns import Content, Turn
 from polymem.core.clock import Ttl, to_datetime, to_instant
 from polymem.core.text import check_key, check_text

@@ -10,6 +10,7 @@ from polymem.contracts.turns import TurnInput
 from polymem.core.codec import encode_json
 from polymem.core.text import check_text
 from polymem.errors import StorageConflictError
+from polymem.memory.forget import erase_blobs
 from polymem.memory.records import Draft, is_expired, turn_memory_id
 from polymem.memory.shelf import Shelf, history_key
 from polymem.memory.subjects import count_subjects
@@ -112,6 +113,9 @@ async def _put(shelf: Shelf, documents: Sequence[Document], matrix: Any, lost: S
     replaced = await shelf.text.get_many(ids) if ids else {}
     await shelf.put(documents, matrix)
     await count_subjects(shelf, documents, [*lost, *replaced.values()])
+    if replaced:
+        await shelf.notes.delete_many([history_key(memory_id) for memory_id in replaced])
+        await erase_blobs(shelf, replaced.values())
 
 
 async def _missing(shelf: Shelf, session: str, turns: Sequence[tuple[TurnInput, Draft]]) -> list[int]:

@@ -1,10 +1,11 @@
 """How the suite gets at an engine."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from polymem.contracts.drivers import Layer
 from polymem.core.clock import Clock, ManualClock
 from polymem.core.engine import Engine
 from polymem.core.registry import create_engine
@@ -23,6 +24,8 @@ class Harness:
     """Whether two stores opened at once work on the same data; None: found out by trying."""
     timeout = 60.0
     """Seconds a clause may take."""
+    layers: Sequence[Layer] = ()
+    """What `open` puts over the engine, innermost first; a store behind a failing connection gets it too."""
 
     async def open(self, clock: Clock) -> Store:
         """An opened store whose engine goes by `clock`; after a close, the same data where the engine keeps it."""
@@ -45,14 +48,16 @@ class UrlHarness(Harness):
 class EngineHarness(Harness):
     """Engines made by `make(folder, clock)`, in an empty temporary folder for each clause."""
 
-    def __init__(self, make: Callable[[Path, Clock], Engine], *, shared: bool | None = None) -> None:
-        self._make, self.shared = make, shared
+    def __init__(
+        self, make: Callable[[Path, Clock], Engine], *, shared: bool | None = None, layers: Sequence[Layer] = ()
+    ) -> None:
+        self._make, self.shared, self.layers = make, shared, layers
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     async def open(self, clock: Clock) -> Store:
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="polymem-", ignore_cleanup_errors=True)
-        return await Store(Session(self._make(Path(self._folder.name), clock), sweep_every=None))
+        return await Store(Session(self._make(Path(self._folder.name), clock), sweep_every=None, layers=self.layers))
 
     async def cleanup(self) -> None:
         if self._folder is not None:

@@ -49,7 +49,7 @@ class Kit:
         """The store behind a connection that fails as told; failed calls are tried again without a pause."""
         engine = faulty_engine(self.root.engine, faults)
         retry = RetryPolicy(first_delay=0, max_delay=0)
-        store = await Store(Session(engine, sweep_every=None, retry=retry))
+        store = await Store(Session(engine, sweep_every=None, retry=retry, layers=self._harness.layers))
         self._opened.append(store)
         return store.namespace(self._name)
 

@@ -3,6 +3,7 @@
 import pytest
 
 from polymem.contracts.blobs import BlobInfo
+from polymem.contracts.drivers import CONTRACTS
 from polymem.contracts.graph import Edge, Node
 from polymem.contracts.turns import TurnRow
 from polymem.core.clock import ManualClock
@@ -152,5 +153,5 @@ async def test_check_finds_broken_references(engine: MemoryEngine) -> None:
 
 async def test_features_say_that_nothing_is_durable(engine: MemoryEngine) -> None:
     features = engine.drivers("").features()
-    assert set(features) == {"kv", "turns", "vectors", "text", "graph", "blobs", "sql", "transactions"}
+    assert set(features) == set(CONTRACTS)
     assert not any(getattr(feature, "durable", False) for feature in features.values())

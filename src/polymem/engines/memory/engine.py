@@ -19,6 +19,7 @@ from polymem.engines.memory._views import CommittedView, View
 from polymem.engines.memory.blobs import MemoryBlobs
 from polymem.engines.memory.graph import MemoryGraph
 from polymem.engines.memory.kv import MemoryKV
+from polymem.engines.memory.query import MemoryQuery
 from polymem.engines.memory.sql import MemorySql, SqlDatabase, translate_sql
 from polymem.engines.memory.text import MemoryText
 from polymem.engines.memory.transactions import MemoryTransactions
@@ -64,6 +65,10 @@ class MemoryEngine:
     def translate(self, error: Exception, /) -> StorageError | None:
         """Dicts raise nothing of their own: only SQL has errors to translate."""
         return error if isinstance(error, StorageError) else translate_sql(error)
+
+    def changes_elsewhere(self) -> int:
+        """Always the same: nobody else can write here."""
+        return 0
 
     async def namespaces(self, prefix: str, after: str | None, limit: int, /) -> Page[str]:
         self._view.check()
@@ -132,6 +137,7 @@ def _cells(view: View, namespace: str) -> Drivers:
     """What a namespace offers, seen from outside or from inside a transaction."""
     return Drivers(
         kv=MemoryKV(view, namespace),
+        query=MemoryQuery(view, namespace),
         turns=MemoryTurns(view, namespace),
         vectors=MemoryVectors(view, namespace),
         text=MemoryText(view, namespace),

@@ -10,10 +10,11 @@ from typing import Any, NoReturn, Protocol, TypeVar
 
 import apsw
 
+from polymem.core.ids import uuid7
 from polymem.engines.sqlite._file import check_file, connect, create_tables
 from polymem.engines.sqlite._indexes import Indexes
 from polymem.engines.sqlite._readers import Readers
-from polymem.engines.sqlite._writer import Session, Writer
+from polymem.engines.sqlite._writer import SIGNATURE, Session, Writer
 from polymem.errors import StorageConnectionError, StorageDataError
 
 Result = TypeVar("Result")
@@ -180,6 +181,9 @@ class FileRunner:
         self._inline: apsw.Connection | None = None
         self._execute: Callable[[str, Row], apsw.Cursor] = self._not_open
         self._count = 0
+        self.author = uuid7()
+        """How the writes of this engine are signed."""
+        self._foreign, self._data_version, self._signature = 0, -1, ""
 
     @property
     def is_open(self) -> bool:
@@ -231,8 +235,21 @@ class FileRunner:
         return found
 
     async def write(self, operation: Callable[[apsw.Connection], Result], /, *, savepoint: bool = True) -> Result:
-        found: Result = await self.database.writer.submit(operation, savepoint=savepoint)
+        found: Result = await self.database.writer.submit(operation, savepoint=savepoint, author=self.author)
         return found
+
+    def changes_elsewhere(self) -> int:
+        """A number that changes when another engine, here or in another process, has committed."""
+        try:
+            version: Any = self._execute("pragma data_version", ()).get
+            if version != self._data_version:  # the version must be read first: what comes later is then seen later
+                signature = str(self._execute(SIGNATURE, ()).get)
+                if signature != self._signature or not signature.startswith(self.author):
+                    self._foreign += 1
+                self._data_version, self._signature = version, signature
+        except apsw.BusyError:
+            self._foreign += 1
+        return self._foreign
 
     async def unbatched(self, operation: Callable[[apsw.Connection], Result], /) -> Result:
         """Run on the writer's connection outside any transaction (VACUUM, checkpoints)."""

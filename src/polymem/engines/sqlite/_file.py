@@ -8,7 +8,7 @@ from typing import Final
 
 import apsw
 
-from polymem.engines.sqlite import _filter
+from polymem.engines.sqlite import _aggregate, _filter
 from polymem.engines.sqlite._schema import APPLICATION_ID, FORMAT, TABLES
 from polymem.errors import (
     StorageConnectionError,
@@ -109,6 +109,7 @@ def connect(path: Path, *, durability: str, cache_mb: int, vfs: str | None = Non
 def _configure(connection: apsw.Connection, durability: str, cache_mb: int) -> None:
     connection.set_busy_handler(BusyHandler())
     _filter.register(connection)
+    _aggregate.register(connection)
     if not connection.pragma("page_count"):  # in an old file auto_vacuum=incremental would be a write
         connection.execute("pragma page_size=4096")
         connection.execute("pragma auto_vacuum=incremental")

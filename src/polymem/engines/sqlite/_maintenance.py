@@ -9,6 +9,7 @@ import apsw
 from polymem.core.engine import Health
 from polymem.core.namespace import subtree_end
 from polymem.core.page import Page
+from polymem.engines.sqlite import _query_indexes
 from polymem.engines.sqlite._schema import FORMAT, UPLOAD_LIFETIME
 from polymem.errors import StorageConflictError, StorageCorruptError, StorageTimeoutError
 
@@ -52,6 +53,7 @@ def drop_namespace(connection: apsw.Connection, prefix: str) -> int:
     for table in _SPACED:
         connection.execute(f"delete from {table} where {span}", bounds)
         removed += connection.changes() if table != "pm_collections" else 0
+    _query_indexes.drop_namespace(connection, prefix)
     return removed
 
 
@@ -109,7 +111,9 @@ def truncate_log(connection: apsw.Connection) -> None:
     """Move the write-ahead log into the file and empty it; a reader that blocks it is a `StorageTimeoutError`."""
     busy, _, _ = connection.execute("pragma wal_checkpoint(truncate)").fetchall()[0]
     if busy:
-        raise StorageTimeoutError("another process is reading, so the write-ahead log could not be emptied")
+        raise StorageTimeoutError(
+            "another process is reading, so the write-ahead log could not be emptied", retryable=False
+        )
 
 
 def backup(connection: apsw.Connection, target: Path) -> None:

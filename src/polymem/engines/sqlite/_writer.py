@@ -15,11 +15,14 @@ from typing import Any, Final
 
 import apsw
 
+from polymem.core.ids import uuid7
 from polymem.engines.sqlite._file import BusyHandler
 from polymem.errors import Outcome, StorageConnectionError, StorageQueryError, StorageTimeoutError
 
 Operation = Callable[[apsw.Connection], Any]
 _MAX_BATCH: Final = 512
+SIGNATURE: Final = "select value from pm_meta where name = 'author'"
+"""The author of the last commit, a space, and what tells his turn from an earlier one."""
 _CLOSED: Final = "rolled back because the store was closed"
 _COURTESY: Final = 0.0002
 """Seconds left to another process after a commit; without it the slower one waits for seconds."""
@@ -34,6 +37,7 @@ class Job:
     loop: asyncio.AbstractEventLoop
     savepoint: bool
     batched: bool = True
+    author: str = ""
     result: Any = None
     error: Exception | None = None
 
@@ -41,9 +45,10 @@ class Job:
 class Session:
     """A transaction that a caller holds open; its jobs run on the writer thread, one after another."""
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, author: str = "") -> None:
         self.loop = asyncio.get_running_loop()
-        self.timeout = timeout
+        self.timeout, self.author = timeout, author
+        self.changes_before = 0
         self.begun: asyncio.Future[None] = self.loop.create_future()
         self.ended: str | None = None
         self._queue: queue.SimpleQueue[Job | str] = queue.SimpleQueue()
@@ -64,6 +69,7 @@ class Session:
         def finish(connection: apsw.Connection) -> None:
             self.ended = "rolled back"  # also when the commit fails: the writer then undoes everything
             if statement == "commit":
+                _sign(connection, {self.author}, self.changes_before)
                 connection.execute("commit")
                 self.ended = "committed"
 
@@ -111,11 +117,11 @@ class Writer:
         self._thread.start()
 
     def submit(
-        self, operation: Operation, *, savepoint: bool = True, batched: bool = True
+        self, operation: Operation, *, savepoint: bool = True, batched: bool = True, author: str = ""
     ) -> "asyncio.Future[Any]":
         """Queue a write; a single statement needs no savepoint, what cannot run in a transaction is not batched."""
         loop = asyncio.get_running_loop()
-        job = Job(operation, loop.create_future(), loop, savepoint, batched)
+        job = Job(operation, loop.create_future(), loop, savepoint, batched, author)
         self._queue.put(job)
         return job.future
 
@@ -175,10 +181,12 @@ class Writer:
         connection = self._connection
         try:
             connection.execute("begin immediate")
+            before = connection.total_changes()
             for job in jobs:
                 _run(connection, job)
                 if not connection.in_transaction:  # a full disk makes SQLite roll back everything
                     return job.error or StorageQueryError("the operation ended the transaction it ran in")
+            _sign(connection, {job.author for job in jobs}, before)
             connection.execute("commit")
         except Exception as error:  # noqa: BLE001 - handed to every caller of the batch
             _rollback(connection)
@@ -200,7 +208,7 @@ class Writer:
         """Hold the file for a caller's transaction until it ends or its time is over."""
         self._serving = session
         deadline = time.monotonic() + session.timeout
-        error = self._begin()
+        error = self._begin(session)
         _tell(session.loop, [(session.begun, None, error)])
         if error is not None:
             session.close("not begun")
@@ -210,11 +218,12 @@ class Writer:
         session.close("over")
         self._serving = None
 
-    def _begin(self) -> Exception | None:
+    def _begin(self, session: Session) -> Exception | None:
         if self._stopping:
             return StorageConnectionError("the store is closed")
         try:
             self._connection.execute("begin immediate")
+            session.changes_before = self._connection.total_changes()
         except Exception as error:  # noqa: BLE001 - handed to the caller
             return error
         return None
@@ -235,6 +244,19 @@ def _run(connection: apsw.Connection, job: Job) -> None:
         job.result = _in_savepoint(connection, job.operation) if job.savepoint else job.operation(connection)
     except Exception as error:  # noqa: BLE001 - belongs to this caller alone
         job.error = error
+
+
+def _sign(connection: apsw.Connection, authors: set[str], changes_before: int) -> None:
+    """Leave in the file who wrote last, for caches that must know whether it was somebody else (DESIGN 6b).
+
+    The signature changes with the author only: as long as one writes alone this reads a row and writes nothing.
+    """
+    if connection.total_changes() == changes_before or authors == {""}:
+        return
+    author = authors.pop() if len(authors) == 1 else "several"
+    last = connection.execute(SIGNATURE).get
+    if author == "several" or not str(last).startswith(author):
+        connection.execute("insert or replace into pm_meta values('author', ?)", (f"{author} {uuid7()}",))
 
 
 def _in_savepoint(connection: apsw.Connection, operation: Operation) -> Any:

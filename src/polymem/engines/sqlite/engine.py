@@ -16,6 +16,7 @@ from polymem.engines.sqlite._errors import translate
 from polymem.engines.sqlite.blobs import SqliteBlobs
 from polymem.engines.sqlite.graph import SqliteGraph
 from polymem.engines.sqlite.kv import SqliteKV
+from polymem.engines.sqlite.query import SqliteQuery
 from polymem.engines.sqlite.sql import SqliteSql
 from polymem.engines.sqlite.text import SqliteText
 from polymem.engines.sqlite.transactions import SqliteTransactions
@@ -89,6 +90,7 @@ class SqliteEngine:
     def _cells(self, runner: Runner, namespace: str) -> Drivers:
         return Drivers(
             kv=SqliteKV(runner, self.clock, namespace),
+            query=SqliteQuery(runner, self.clock, namespace),
             turns=SqliteTurns(runner, self.clock, namespace),
             vectors=SqliteVectors(runner, namespace),
             text=SqliteText(runner, namespace),
@@ -96,6 +98,10 @@ class SqliteEngine:
             blobs=SqliteBlobs(runner, self.clock, namespace),
             sql=None if namespace else SqliteSql(runner),
         )
+
+    def changes_elsewhere(self) -> int:
+        """A number that changes when anybody but this engine has committed to the file; for caches."""
+        return self._runner.changes_elsewhere()
 
     async def namespaces(self, prefix: str, after: str | None, limit: int, /) -> Page[str]:
         return await self._runner.read(lambda c: _maintenance.namespaces(c, prefix, after, limit))

@@ -1,6 +1,7 @@
 """Texts in `pm_texts` with a token BLOB each; ranked by an index in memory made of those (see `polymem.indexes`)."""
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple, TypeVar
 
 import apsw
@@ -17,6 +18,7 @@ from polymem.engines.sqlite._indexes import Source, use_index
 from polymem.indexes.analyzer import LANGUAGES, Analyzer, analyzer
 from polymem.indexes.postings import TextIndex
 from polymem.indexes.query import Sought, analysed
+from polymem.indexes.ranking import allowed_best
 from polymem.indexes.tokens import encode_tokens
 from polymem.indexes.vocabulary import Vocabulary
 
@@ -102,7 +104,7 @@ class SqliteText:
     ) -> tuple[int, Mapping[str, int]]:
         language = analyzer(collection.language)
 
-        def count(index: SearchIndex) -> tuple[int, dict[str, int]]:
+        def count(index: SearchIndex, _: object) -> tuple[int, dict[str, int]]:
             found = {word: [index.frequency(term) for term in language.query_terms([word])] for word in words}
             return index.rows, {word: min(counts, default=0) for word, counts in found.items()}
 
@@ -140,16 +142,21 @@ class SqliteText:
     def _ranked(
         self, connection: apsw.Connection, number: int, language: Analyzer, wanted: "_Wanted"
     ) -> tuple[Sought, list[tuple[str, float]]]:
-        query, allowed = wanted.query, _allowed(connection, number, wanted.where)
+        query = wanted.query
 
-        def rank(index: SearchIndex) -> tuple[Sought, list[tuple[str, float]]]:
+        def rank(index: SearchIndex, allowed: AbstractSet[str] | None) -> tuple[Sought, list[tuple[str, float]]]:
             sought = analysed(language, query, lambda: _vocabulary(index, connection, number, language))
-            return sought, index.search(
-                sought.words, sought.phrases, sought.prefixes, weights=dict(query.weights),
-                common=query.common, allowed=allowed, limit=wanted.limit, offset=wanted.offset,
-            )  # fmt: skip
 
-        return use_index(self._runner.indexes, connection, number, _SOURCE, rank)
+            def search(limit: int, among: AbstractSet[str] | None) -> list[tuple[str, float]]:
+                return index.search(
+                    sought.words, sought.phrases, sought.prefixes, weights=dict(query.weights),
+                    common=query.common, allowed=among, limit=limit,
+                )  # fmt: skip
+
+            found = allowed_best(search, wanted.limit + wanted.offset, allowed, index.rows)
+            return sought, found[wanted.offset :]
+
+        return use_index(self._runner.indexes, connection, number, _SOURCE, rank, where=wanted.where)
 
     async def _read(
         self, collection: TextCollection, work: Callable[[apsw.Connection, int], Result], absent: Result
@@ -180,14 +187,6 @@ def _options(collection: TextCollection) -> dict[str, Any]:
 def _row(language: Analyzer, document: Document) -> tuple[str, str, str, bytes]:
     fields, payload = encode_json(document.fields).decode(), encode_json(document.payload).decode()
     return document.id, fields, payload, encode_tokens(language, document.fields)
-
-
-def _allowed(connection: apsw.Connection, number: int, where: Filter | None) -> set[str] | None:
-    if where is None:
-        return None
-    condition, values = condition_on(where, "payload")
-    query = f"select id from pm_texts where collection = ? and {condition}"
-    return {str(row[0]) for row in connection.execute(query, (number, *values)).fetchall()}
 
 
 def _documents(connection: apsw.Connection, number: int, ids: Sequence[str]) -> dict[str, Document]:

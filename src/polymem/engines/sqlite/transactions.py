@@ -24,7 +24,7 @@ class SqliteTransactions:
         self._runner, self._drivers_of = runner, drivers_of
 
     async def begin(self, *, timeout: float) -> "SqliteTransaction":
-        session = Session(timeout)
+        session = Session(timeout, self._runner.author)
         self._runner.database.writer.begin(session)
         try:
             await session.begun

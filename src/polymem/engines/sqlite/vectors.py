@@ -1,6 +1,7 @@
 """Vectors as float32 BLOBs in `pm_vectors`; search is exact, over one matrix in memory (MEASURED 1)."""
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple, TypeVar
 
 import apsw
@@ -16,6 +17,7 @@ from polymem.engines.sqlite._database import Runner
 from polymem.engines.sqlite._filter import condition_on
 from polymem.engines.sqlite._indexes import Source, use_index
 from polymem.indexes.matrix import VectorIndex
+from polymem.indexes.ranking import allowed_best
 
 Result = TypeVar("Result")
 
@@ -89,14 +91,14 @@ class SqliteVectors:
         def compare(connection: apsw.Connection, number: int) -> dict[str, float]:
             return use_index(
                 self._runner.indexes, connection, number, _source(space),
-                lambda index: index.centred_cosines(vector, ids),
+                lambda index, _: index.centred_cosines(vector, ids),
             )  # fmt: skip
 
         return await self._read(space, compare, {})
 
     async def mean(self, space: VectorSpace, /) -> Vector | None:
         def mean(connection: apsw.Connection, number: int) -> Vector | None:
-            return use_index(self._runner.indexes, connection, number, _source(space), VectorIndex.mean)
+            return use_index(self._runner.indexes, connection, number, _source(space), lambda index, _: index.mean())
 
         return await self._read(space, mean, None)
 
@@ -130,11 +132,13 @@ class SqliteVectors:
     def _nearest(
         self, connection: apsw.Connection, number: int, space: VectorSpace, wanted: "_Wanted"
     ) -> list[tuple[str, float]]:
-        allowed = _allowed(connection, number, wanted.where)
-        return use_index(
-            self._runner.indexes, connection, number, _source(space),
-            lambda index: index.search(wanted.vector, wanted.limit, allowed, wanted.min_score),
-        )  # fmt: skip
+        def search(index: VectorIndex, allowed: AbstractSet[str] | None) -> list[tuple[str, float]]:
+            return allowed_best(
+                lambda limit, among: index.search(wanted.vector, limit, among, wanted.min_score),
+                wanted.limit, allowed, index.rows,
+            )  # fmt: skip
+
+        return use_index(self._runner.indexes, connection, number, _source(space), search, where=wanted.where)
 
     async def _read(
         self, space: VectorSpace, work: Callable[[apsw.Connection, int], Result], absent: Result
@@ -167,14 +171,6 @@ def _source(space: VectorSpace) -> Source[VectorIndex]:
         index.put_many(ids, np.frombuffer(b"".join(blobs), "<f4").reshape(len(ids), space.dimensions))
 
     return Source("pm_vectors", "vector", lambda: VectorIndex(space.dimensions, space.metric), put)
-
-
-def _allowed(connection: apsw.Connection, number: int, where: Filter | None) -> set[str] | None:
-    if where is None:
-        return None
-    condition, values = condition_on(where, "payload")
-    query = f"select id from pm_vectors where collection = ? and {condition}"
-    return {str(row[0]) for row in connection.execute(query, (number, *values)).fetchall()}
 
 
 def _payloads(connection: apsw.Connection, number: int, ids: list[str]) -> dict[str, str]:

@@ -42,6 +42,10 @@ async def absent_contracts_are_refused(kit: Kit) -> None:
             with refused(StorageUnsupportedError):
                 async with kit.store.transaction():
                     raise AssertionError
+        elif name == "query":  # reached through kv
+            if not kit.store.supports(name):
+                with refused(StorageUnsupportedError):
+                    await kit.store.kv.count(where={"a": 1})
         elif not kit.store.supports(name):
             with refused(StorageUnsupportedError) as caught:
                 _handle(kit.store, name)

@@ -95,12 +95,13 @@ async def increment_is_never_done_twice(kit: Kit) -> None:
     """After a lost reply the caller is told that the outcome is unknown; the counter moved once."""
     faults = Faults()
     store = await kit.faulty(faults)
-    faults.plan("kv.increment", Fault.REPLY_LOST)
+    for operation in ("increment", "create", "replace"):  # a layer may count by compare and set
+        faults.plan(f"kv.{operation}", Fault.REPLY_LOST)
     with refused(StorageConnectionError) as caught:
         await store.kv.increment("n")
     assert caught.error.outcome is Outcome.UNKNOWN
     assert await kit.store.kv.get("n") == 1
-    assert faults.calls == ["kv.increment"]
+    assert [call for call in faults.calls if call != "kv.entry"] in (["kv.increment"], ["kv.create"])
 
 
 @clause("kv")

@@ -1,0 +1,208 @@
+"""Queries over `pm_kv` in SQL; nothing is filtered or ordered in Python."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from math import isqrt
+from typing import Any, Final, TypeVar
+
+import apsw
+import msgspec
+
+from polymem.contracts._filter_match import MISSING
+from polymem.contracts._query_values import partial
+from polymem.contracts.filter import Filter, Path
+from polymem.contracts.kv import Record
+from polymem.contracts.query import (
+    DOCUMENT_TAG,
+    AggregateRow,
+    Aggregation,
+    Explanation,
+    Found,
+    IndexInfo,
+    Position,
+    Query,
+    QueryFeatures,
+)
+from polymem.core.clock import Clock
+from polymem.engines.sqlite import _query_indexes
+from polymem.engines.sqlite._database import Runner
+from polymem.engines.sqlite._filter import _node as node_at
+from polymem.engines.sqlite._query_aggregate import aggregate_statement, read_row
+from polymem.engines.sqlite._query_sql import (
+    KEY_ORDER,
+    VALUE,
+    Choice,
+    Scope,
+    Statement,
+    by_index,
+    by_key,
+    by_sorting,
+    hint_of,
+)
+from polymem.errors import StorageCorruptError
+
+Result = TypeVar("Result")
+_DENSE: Final = 100
+"""Times the root of the page size: from so many matches on, a page in key order is found sooner by looking at every
+document in that order than by sorting the matches (they cost alike where matches = root of page size * documents).
+"""
+_PAGE: Final = 100
+"""The page that is explained."""
+_RECORD: Final = "kv.key, kv.value, kv.type, kv.version, kv.created_at, kv.updated_at, kv.expires_at"
+
+
+class SqliteQuery:
+    """One namespace of `pm_kv`. A page is found by keys first; only its documents are then read whole."""
+
+    features = QueryFeatures()
+
+    def __init__(self, runner: Runner, clock: Clock, namespace: str) -> None:
+        self._runner, self._clock, self._namespace = runner, clock, namespace
+
+    async def find(self, query: Query, after: Position | None, limit: int, /) -> Found:
+        scope = self._scope()
+
+        def find(connection: apsw.Connection) -> Found:
+            statements = _statements(connection, scope, query, after, limit)
+            hits = list(_hits(connection, statements, query.offset, limit + 1))
+            keys = [row[0] for _, row in hits[:limit]]
+            statement, row = hits[limit - 1] if keys and len(hits) > limit else (None, ())
+            items = _records(connection, scope.namespace, keys, query.select)
+            return Found(items, None if statement is None else statement.position(row))
+
+        return await self._runner.read(_sound(find))
+
+    async def count(self, prefix: str, where: Filter | None, /) -> int:
+        scope = self._scope()
+
+        def count(connection: apsw.Connection) -> int:
+            condition, values = scope.condition(prefix, where)
+            hint = _hint(connection, Query(prefix, where))
+            return int(connection.execute(f"select count(*) from pm_kv kv {hint} where {condition}", values).get)
+
+        return await self._runner.read(_sound(count))
+
+    async def aggregate(self, wanted: Aggregation, /) -> list[AggregateRow]:
+        scope = self._scope()
+
+        def aggregate(connection: apsw.Connection) -> list[AggregateRow]:
+            hint = _hint(connection, Query(wanted.prefix, wanted.where))
+            sql, values = aggregate_statement(scope, wanted, hint)
+            return [read_row(wanted, row) for row in connection.execute(sql, values)]
+
+        return await self._runner.read(_sound(aggregate))
+
+    async def explain(self, query: Query, /) -> Explanation:
+        scope = self._scope()
+
+        def explain(connection: apsw.Connection) -> Explanation:
+            steps: dict[str, None] = {}
+            for statement in _statements(connection, scope, query, None, _PAGE):
+                rows = connection.execute(f"explain query plan {statement.sql} limit 1", statement.values)
+                steps |= {str(row[3]): None for row in rows}
+            plan = tuple(steps)
+            names = (index.name for index in _query_indexes.defined(connection))
+            return Explanation(tuple(name for name in names if any(name in step for step in plan)), plan)
+
+        return await self._runner.read(_sound(explain))
+
+    async def create_index(self, index: IndexInfo, /) -> None:
+        await self._runner.write(_sound(lambda c: _query_indexes.create(c, self._namespace, index)))
+
+    async def drop_index(self, name: str, /) -> bool:
+        return await self._runner.write(lambda c: _query_indexes.drop(c, self._namespace, name))
+
+    async def list_indexes(self) -> list[IndexInfo]:
+        return await self._runner.read(lambda c: _query_indexes.used_by(c, self._namespace))
+
+    def _scope(self) -> Scope:
+        return Scope(self._namespace, self._clock.now())
+
+
+def _sound(operation: Callable[[apsw.Connection], Result]) -> Callable[[apsw.Connection], Result]:
+    """The operation, saying what it means that a document cannot be read."""
+
+    def run(connection: apsw.Connection) -> Result:
+        try:
+            return operation(connection)
+        except apsw.SQLError as error:
+            if "malformed JSON" not in str(error):
+                raise
+            raise StorageCorruptError("a stored value is not valid JSON") from error
+
+    return run
+
+
+def _hint(connection: apsw.Connection, query: Query) -> str:
+    return hint_of(Choice(_query_indexes.defined(connection), query).best)
+
+
+def _statements(
+    connection: apsw.Connection, scope: Scope, query: Query, after: Position | None, limit: int
+) -> Sequence[Statement]:
+    """What finds the documents, one statement after the other."""
+    choice = Choice(_query_indexes.defined(connection), query)
+    if choice.ordered is not None:
+        return list(by_index(scope, query, after, hint_of(choice.ordered)))
+    if query.order:
+        return [by_sorting(scope, query, after, hint_of(choice.best))]
+    dense = not choice.gives_key_order and _is_dense(connection, scope, query, choice.best, limit)
+    return [by_key(scope, query, after, KEY_ORDER if dense else hint_of(choice.best))]
+
+
+def _is_dense(connection: apsw.Connection, scope: Scope, query: Query, index: IndexInfo | None, limit: int) -> bool:
+    if index is None:
+        return True
+    most = _DENSE * (isqrt(limit) + 1)
+    condition, values = scope.condition(query.prefix, query.where)
+    sought = f"select 1 from pm_kv kv {hint_of(index)} where {condition} limit {most}"
+    return bool(connection.execute(f"select count(*) from ({sought})", values).get == most)
+
+
+def _hits(
+    connection: apsw.Connection, statements: Sequence[Statement], offset: int, limit: int
+) -> Iterator[tuple[Statement, tuple[Any, ...]]]:
+    if len(statements) == 1:
+        (only,) = statements
+        rows = connection.execute(f"{only.sql} limit ? offset ?", (*only.values, limit, offset))
+        yield from ((only, row) for row in rows)
+        return
+    left = offset + limit
+    yield from islice(_in_turn(connection, statements, left), offset, left)
+
+
+def _in_turn(
+    connection: apsw.Connection, statements: Sequence[Statement], left: int
+) -> Iterator[tuple[Statement, tuple[Any, ...]]]:
+    for statement in statements:
+        rows = connection.execute(f"{statement.sql} limit ?", (*statement.values, left)).fetchall()
+        yield from ((statement, row) for row in rows)
+        left -= len(rows)
+        if not left:
+            return
+
+
+def _records(
+    connection: apsw.Connection, namespace: str, keys: Sequence[str], select: Sequence[Path] | None
+) -> list[tuple[str, Record]]:
+    """The records of these keys, in this order."""
+    # CROSS JOIN: the keys outside, so that each is looked up
+    wanted = "from json_each(?) as wanted cross join pm_kv kv on kv.namespace = ? and kv.key = wanted.value"
+    shown = _RECORD.replace("kv.value", "''") if select is not None else _RECORD
+    nodes = "".join(f", {node_at(path, VALUE)}" for path in select or ())
+    rows = connection.execute(f"select {shown}{nodes} {wanted}", (json.dumps(keys), namespace))
+    records = {row[0]: Record(_body(row, select), *_facts(row, select)) for row in rows}
+    return [(key, records[key]) for key in keys]
+
+
+def _facts(row: Sequence[Any], select: Sequence[Path] | None) -> tuple[str, int, int, int, int | None]:
+    codec, version, created_at, updated_at, expires_at = row[2:7]
+    return codec if select is None else DOCUMENT_TAG, version, created_at, updated_at, expires_at
+
+
+def _body(row: Sequence[Any], select: Sequence[Path] | None) -> bytes:
+    if select is None:
+        return bytes(row[1].encode())
+    nodes = [MISSING if text is None else msgspec.Raw(text.encode()) for text in row[7:]]
+    return msgspec.json.encode(partial(select, nodes))

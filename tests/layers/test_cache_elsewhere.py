@@ -1,0 +1,201 @@
+"""Changes by other processes on one SQLite file, and by other stores of this one (CCH-2, DESIGN 6b)."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from polymem.core.clock import ManualClock
+from polymem.engines.memory.engine import MemoryEngine
+from polymem.engines.sqlite.engine import SqliteEngine
+from polymem.errors import StorageUnsupportedError
+from polymem.layers.cache import CachedEngine, CachePolicy, cache_of
+from polymem.store import Session, Store
+
+pytestmark = pytest.mark.anyio
+
+_OTHER = """
+import asyncio, json, sys
+from polymem.engines.sqlite.engine import SqliteEngine
+from polymem.store import Session, Store
+
+async def main():
+    async with Store(Session(SqliteEngine(sys.argv[1]), sweep_every=None)) as store:
+        print("ready", flush=True)
+        for line in sys.stdin:
+            operation, *arguments = json.loads(line)
+            if operation == "transaction":
+                async with store.transaction() as tx:
+                    await tx.kv.put(*arguments)
+            else:
+                await getattr(store.kv, operation)(*arguments)
+            print("done", flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Other:
+    """Another process; a call returns when it has been told that its write is done."""
+
+    def __init__(self, path: Path) -> None:
+        command = [sys.executable, "-c", _OTHER, str(path)]
+        self.process: Any = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout.readline() == "ready\n"
+
+    def __call__(self, line: str) -> None:
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "done\n"
+
+
+@contextmanager
+def process(path: Path) -> Iterator[Other]:
+    other = Other(path)
+    try:
+        yield other
+    finally:
+        other.process.stdin.close()
+        other.process.stdout.close()
+        other.process.wait(10)
+
+
+def cached(path: Path, **policy: Any) -> Store:
+    clock = policy.pop("clock", None)
+    return Store(Session(CachedEngine(SqliteEngine(path, clock=clock), CachePolicy(**policy)), sweep_every=None))
+
+
+async def test_no_stale_read_after_another_process_was_answered(tmp_path: Path) -> None:
+    """Value, absence, deletion and transaction, each read (and so cached) before and after."""
+    path = tmp_path / "a.db"
+    async with cached(path) as store:
+        with process(path) as other:
+            for step in range(20):
+                await store.kv.put("own", step)  # so that the newest commit is ours, theirs, ours, theirs ...
+                assert await store.kv.get("new") == (None if step == 0 else step - 1)
+                other(f'["put", "new", {step}]')
+                assert await store.kv.get("new") == step
+                other('["put", "own", "theirs"]')
+                await store.kv.put("beside", step)  # our own commit comes after theirs
+                assert await store.kv.get("own") == "theirs"
+                other('["delete", "own"]')
+                assert await store.kv.get("own") is None
+                other(f'["transaction", "own", {step}]')
+                assert await store.kv.get("own") == step
+        assert cache_of(store).statistics().foreign_changes >= 80
+
+
+async def test_our_own_writes_do_not_empty_the_cache(tmp_path: Path) -> None:
+    async with cached(tmp_path / "a.db") as store:
+        await store.kv.put("a", 1)
+        await store.kv.get("a")
+        before = cache_of(store).statistics()
+        for number in range(30):
+            await store.kv.put("b", number)
+            await store.namespace("n").kv.put("c", number)
+            await store.turns.append("s", "user", "x")
+            async with store.transaction() as tx:
+                await tx.kv.put("d", number)
+            assert await store.kv.get("a") == 1
+        after = cache_of(store).statistics()
+        assert after.foreign_changes == before.foreign_changes
+        assert after.misses == before.misses
+
+
+async def test_two_stores_of_one_process(tmp_path: Path) -> None:
+    """They share the writer, but not the cache; their writes may even be committed together."""
+    path = tmp_path / "a.db"
+    async with cached(path) as one, cached(path) as two, Store(Session(SqliteEngine(path), sweep_every=None)) as bare:
+        for step in range(20):
+            for writer in (one, two, bare):
+                await writer.kv.put("a", [step, str(writer.engine)])
+                for reader in (one, two, bare):
+                    assert await reader.kv.get("a") == [step, str(writer.engine)]
+
+
+async def test_writes_of_two_stores_in_one_commit(tmp_path: Path) -> None:
+    import asyncio
+
+    path = tmp_path / "a.db"
+    async with cached(path) as one, cached(path) as two:
+        for step in range(30):
+            await asyncio.gather(
+                *(one.kv.put(f"o{n}", step) for n in range(5)), *(two.kv.put(f"t{n}", step) for n in range(5))
+            )
+            for store in (one, two):
+                assert [await store.kv.get(f"{who}{n}") for who in "ot" for n in range(5)] == [step] * 10
+
+
+async def test_as_stale_as_the_policy_says_and_no_more(tmp_path: Path) -> None:
+    path, clock = tmp_path / "a.db", ManualClock()
+    async with cached(path, max_staleness=2, clock=clock) as store:
+        await store.kv.put("a", 1)
+        assert await store.kv.get("a") == 1
+        async with Store(Session(SqliteEngine(path, clock=clock), sweep_every=None)) as other:
+            await other.kv.put("a", 2)
+        clock.advance(1.9)
+        assert await store.kv.get("a") == 1
+        clock.advance(0.1)
+        assert await store.kv.get("a") == 2
+        clock.advance(-1000)  # a clock set back is no reason to wait
+        async with Store(Session(SqliteEngine(path, clock=clock), sweep_every=None)) as other:
+            await other.kv.put("a", 3)
+        assert await store.kv.get("a") == 3
+
+
+class Mute:
+    """An engine of a third party that cannot tell."""
+
+    def __init__(self, engine: MemoryEngine) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "changes_elsewhere":
+            raise AttributeError(name)
+        return getattr(self._engine, name)
+
+
+async def test_an_engine_that_cannot_tell() -> None:
+    """It is refused, unless the policy says how old a value may be; then every entry is given up at that age."""
+    clock = ManualClock()
+    engine: Any = Mute(MemoryEngine(clock))
+    with pytest.raises(StorageUnsupportedError, match="max_staleness"):
+        CachedEngine(engine, CachePolicy())
+    behind = engine._engine.drivers("").kv
+    async with Store(Session(CachedEngine(engine, CachePolicy(max_staleness=2)), sweep_every=None)) as store:
+        await store.kv.put("a", 1)
+        await store.kv.get("b")
+        for key in ("a", "b"):
+            await behind.put(key, b"2", "json", version=1, expires_at=None)
+        clock.advance(1.9)
+        assert [await store.kv.get("a"), await store.kv.get("b")] == [1, None]
+        clock.advance(0.1)
+        assert [await store.kv.get("a"), await store.kv.get("b")] == [2, 2]
+    async with Store(Session(CachedEngine(engine, CachePolicy(max_staleness=float("inf"))), sweep_every=None)) as store:
+        await store.kv.put("a", 1)
+        await behind.put("a", b"2", "json", version=1, expires_at=None)
+        clock.advance(1e6)
+        assert await store.kv.get("a") == 1
+
+
+async def test_a_file_that_is_busy_counts_as_changed(tmp_path: Path) -> None:
+    import apsw
+
+    engine = SqliteEngine(tmp_path / "a.db")
+    await engine.open()
+    before = engine.changes_elsewhere()
+    assert engine.changes_elsewhere() == before
+    runner: Any = engine._runner
+    execute, runner._execute = runner._execute, lambda *_: (_ for _ in ()).throw(apsw.BusyError())
+    assert engine.changes_elsewhere() == before + 1
+    runner._execute = execute
+    await engine.close()
