@@ -482,6 +482,20 @@ def test_a_full_disk(tmp_path: Path) -> None:
         file.write(b"x")
 
 
+def test_a_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
+    def rival(report: ExportReport) -> None:
+        (tmp_path / "x.jsonl").write_text("precious")
+
+    async def scenario(store: polymem.Store) -> None:
+        await store.kv.put("a", 1)
+        with pytest.raises(StorageConflictError):
+            await export_file(store.kv, tmp_path / "x.jsonl", progress=rival)
+
+    play(scenario)
+    assert (tmp_path / "x.jsonl").read_text() == "precious"
+    assert names_in(tmp_path) == {"x.jsonl"}
+
+
 def test_whose_failure_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """That of the file is told as ours; that of the store, or of the caller's own code, comes out untouched."""
 

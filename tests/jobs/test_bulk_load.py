@@ -117,7 +117,12 @@ def test_equal_ttls_share_a_transaction(play: Play, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(cell, "put_many", noted)
 
     async def scenario(store: polymem.Store, clock: ManualClock) -> None:
-        await store.kv.bulk_load((key, value, 60) for key, value in numbered(2500))
+        def records() -> Iterator[tuple[str, Any, float]]:
+            for key, value in numbered(2500):
+                clock.advance(0.001)  # time goes on while a load runs
+                yield key, value, 60
+
+        await store.kv.bulk_load(records())
         assert calls == [1000, 1000, 500]
 
     play(scenario)

@@ -193,6 +193,22 @@ async def test_errors_go_to_those_who_wait_and_the_value_stays(gate: Gate) -> No
         assert (await store.kv.entry("a")).value == 2
 
 
+async def test_a_failed_write_does_not_bring_back_what_was_put_over_it(gate: Gate) -> None:
+    async with opened(gate) as (store, cache):
+        await store.kv.put("a", 1)
+        held = gate.hold("put")
+        flush = asyncio.create_task(cache.flush())
+        await held.reached.wait()
+        await store.kv.put("a", 2)
+        gate.failures["put"] = StorageDataError("refused")
+        held.go.set()
+        with pytest.raises(StorageDataError):
+            await flush
+        gate.failures.clear()
+        assert await store.kv.get("a") == 2
+        assert (await store.kv.entry("a")).value == 2
+
+
 async def test_one_bad_put_does_not_hold_up_the_others(gate: Gate) -> None:
     async with opened(gate) as (store, cache):
         held = gate.hold("put")

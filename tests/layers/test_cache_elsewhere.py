@@ -91,6 +91,10 @@ async def test_no_stale_read_after_another_process_was_answered(tmp_path: Path) 
                 assert await store.kv.get("own") is None
                 other(f'["transaction", "own", {step}]')
                 assert await store.kv.get("own") == step
+                await store.kv.put("beside", -step)  # signed by us when their transaction comes
+                assert await store.kv.get("own") == step
+                other(f'["transaction", "own", {step + 100}]')
+                assert await store.kv.get("own") == step + 100
         assert cache_of(store).statistics().foreign_changes >= 80
 
 

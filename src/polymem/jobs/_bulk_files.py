@@ -15,7 +15,6 @@ from typing import IO, Any, Final, Literal, cast
 from polymem.errors import (
     StorageConflictError,
     StorageDataError,
-    StorageError,
     StorageFullError,
     StorageUnsupportedError,
 )
@@ -55,8 +54,6 @@ def failures_told(path: Path, *damage: type[Exception]) -> Iterator[None]:
     damaged: tuple[type[Exception], ...] = (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError, *damage)
     try:
         yield
-    except StorageError:  # one of them is an OSError too
-        raise
     except damaged as error:
         raise StorageDataError(f"{path.name} is damaged, cut off, or not what its name says", field="path") from error
     except OSError as error:

@@ -168,6 +168,7 @@ async def pages(kv: KeyValue[Any], size: int, **options: Any) -> list[list[Any]]
     while True:
         entries, cursor = await kv.find_many(**options, limit=size, cursor=cursor)
         found.append([[entry.key, entry.value] for entry in entries])
+        assert len(found) < 100, "the pages go round in circles"
         if cursor is None:
             return found
 
@@ -193,6 +194,9 @@ async def pages(kv: KeyValue[Any], size: int, **options: Any) -> list[list[Any]]
     2,
     3,
 )
+@example(0, [{"a": n, "b": n % 2} for n in (1, 2, 3, 2, 1, 5)], None, [("a", "desc")], "", 1, 0)
+@example(0, [{"a": n, "b": n % 2} for n in (1, 2, 3, 2, 1, 5)], None, [("b", "desc"), ("a", "asc")], "", 1, 0)
+@example(2, [{"a": 1}], F("a").in_([]) | F("b").in_([]), [("b", "asc")], "", 1, 0)
 @example(2, [{"a": 1, "b": v} for v in (3, 1, 2, 1)] + [{"a": 1.0, "b": True}], F("a") == 1, [("b", "desc")], "", 2, 0)
 def test_finding(
     pair: Pair, which: int, documents: list[Any], where: Filter | None, order: Any, prefix: str, size: int, offset: int

@@ -11,7 +11,7 @@ from typing import Any, Final
 from polymem.contracts._filter_match import MISSING
 from polymem.contracts._filter_values import number
 from polymem.contracts._query_values import finite
-from polymem.contracts.filter import And, Compare, Filter, Operand, OrderBy
+from polymem.contracts.filter import And, Compare, Filter, Not, Operand, Or, OrderBy
 from polymem.contracts.query import IndexInfo, Position, Query
 from polymem.engines.sqlite._filter import _exact as exact
 from polymem.engines.sqlite._filter import _order_terms as order_terms
@@ -220,7 +220,8 @@ class Choice:
     def __init__(self, indexes: Iterable[IndexInfo], query: Query) -> None:
         self._equal = {item.path for item in _sought(query.where, ("eq",))}
         self._sought = {item.path for item in _sought(query.where, _SOUGHT)}
-        available = list(indexes)
+        # an empty `in` is a constant, for which SQLite has "no query solution" when told to use an index
+        available = [] if _has_empty(query.where) else list(indexes)
         self._most = max(map(self._score, available), default=(0, 0))
         self.best = next((i for i in available if self._score(i) == self._most != (0, 0)), None)
         """The index that narrows the filter down most; None: none does."""
@@ -250,6 +251,18 @@ class Choice:
 
 _SOUGHT: Final = ("eq", "lt", "le", "gt", "ge", "between", "in", "starts_with")
 """Operators for which an index finds the place."""
+
+
+def _has_empty(where: Filter | None) -> bool:
+    match where:
+        case Compare():
+            return where.value == ()
+        case And(items) | Or(items):
+            return any(map(_has_empty, items))
+        case Not(item):
+            return _has_empty(item)
+        case _:
+            return False
 
 
 def hint_of(index: IndexInfo | None) -> str:

@@ -255,7 +255,7 @@ def _sign(connection: apsw.Connection, authors: set[str], changes_before: int) -
         return
     author = authors.pop() if len(authors) == 1 else "several"
     last = connection.execute(SIGNATURE).get
-    if author == "several" or not str(last).startswith(author):
+    if not str(last).startswith(author):
         connection.execute("insert or replace into pm_meta values('author', ?)", (f"{author} {uuid7()}",))
 
 
