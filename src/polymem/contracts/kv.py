@@ -16,7 +16,7 @@ from polymem.core.clock import MICROSECONDS, Clock, Ttl, expiry, to_datetime
 from polymem.core.codec import Codec, ModelCodec
 from polymem.core.cursor import decode_cursor, encode_cursor
 from polymem.core.page import Page
-from polymem.core.text import MAX_KEY_BYTES, check_key, check_limit, check_text
+from polymem.core.text import check_key, check_limit, check_text
 from polymem.errors import (
     Outcome,
     StorageConflictError,
@@ -30,6 +30,7 @@ T = TypeVar("T")
 D = TypeVar("D")
 Model = TypeVar("Model")
 PAGE: Final = 500
+_SHORT: Final = 128
 MAX_INTEGER: Final = (1 << 63) - 1
 
 
@@ -169,8 +170,8 @@ class KeyValue(Queries[T], BulkApi[T]):
     async def get(self, key: str, default: D) -> T | D: ...
     async def get(self, key: str, default: Any = None) -> Any:
         """The value, or `default` where the key is absent or expired."""
-        # the hot path: the usual key costs one comparison chain, `check_key` explains what is wrong with any other
-        if not (type(key) is str and key.isascii() and 0 < len(key) <= MAX_KEY_BYTES and "\x00" not in key):
+        # the hot path: 128 printable characters are at most 512 bytes without U+0000 or surrogates; others are looked at
+        if not (type(key) is str and 0 < len(key) <= _SHORT and key.isprintable()):
             check_key(key)
         found = await self._read(key)
         if found is None:

@@ -101,7 +101,7 @@ def _fuse(operation: "_Operation") -> Call:
     context, call, name = operation.context, operation.call, operation.name
     metrics, breaker = operation.metrics, context.breaker
     sample, recover = metrics.samples.append, operation.recover
-    logs = _log.isEnabledFor
+    logs, debug = _log.isEnabledFor, logging.DEBUG
     outside_write = not operation.inside and not operation.reads
 
     async def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -120,7 +120,7 @@ def _fuse(operation: "_Operation") -> Call:
             breaker.succeeded()
         metrics.succeeded += 1
         sample(perf_counter() - started)
-        if logs(logging.DEBUG):
+        if logs(debug):
             operation.debug(started)
         return result
 

@@ -324,6 +324,7 @@ class TestCare:
             os.link(path, copy)
             await store.purge()
             assert values(path) == values(copy) == {"a": 1, "b": 2}
+            assert (await store.check()).details["notes"] == []
             assert path.stat().st_ino != copy.stat().st_ino
 
     async def test_permissions_stay(self, new_store: NewStore, path: Path) -> None:

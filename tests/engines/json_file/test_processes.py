@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from polymem.engines.json_file import _lock
+from polymem.engines.json_file._lock import LockFile
 from polymem.engines.json_file._text import parse
 from polymem.engines.json_file.engine import JsonFileEngine
 from polymem.errors import StorageConnectionError, StorageQueryError
@@ -99,6 +101,24 @@ async def test_a_child_that_inherits_the_lock_does_not_keep_it(new_store: NewSto
 def _lock_of(engine: object) -> list[int]:
     assert isinstance(engine, JsonFileEngine)
     return [engine._file._lock._descriptor]
+
+
+def test_a_lock_file_that_is_removed_meanwhile(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opened before its holder closed and locked afterwards, a lock file is no longer that of the data."""
+    first, second, third = (LockFile(path) for _ in range(3))
+    real = _lock._lock
+
+    def late(descriptor: int) -> None:
+        first.release()
+        real(descriptor)
+
+    first.acquire()
+    monkeypatch.setattr(_lock, "_lock", late)
+    second.acquire()
+    with pytest.raises(StorageConnectionError, match="this process already"):
+        third.acquire()
+    second.release()
+    assert not path.exists()
 
 
 FIGHT = """

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, TypeVar
+from time import perf_counter
+from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 import apsw
 
@@ -19,6 +20,11 @@ from polymem.errors import StorageConnectionError, StorageDataError
 
 Result = TypeVar("Result")
 Row = tuple[Any, ...]
+_SHARE: Final = 64
+"""Reads by key in one turn of the event loop before a task that wants more lets the others run."""
+_OLDEST: Final = 0.001
+"""Seconds after which a turn that somebody holds up begins a new read transaction, to see what others committed."""
+_NO_TURN: Final = -1
 Identity = tuple[int, int]
 
 
@@ -180,7 +186,7 @@ class FileRunner:
         self._database: Database | None = None
         self._inline: apsw.Connection | None = None
         self._execute: Callable[[str, Row], apsw.Cursor] = self._not_open
-        self._count = 0
+        self._share, self._began, self._seen = _SHARE, 0.0, _NO_TURN
         self.author = uuid7()
         """How the writes of this engine are signed."""
         self._foreign, self._data_version, self._signature = 0, -1, ""
@@ -221,14 +227,34 @@ class FileRunner:
         return self.database.indexes
 
     async def point(self, statement: str, parameters: Row, /) -> Row | None:
-        self._count += 1
-        if not self._count & 31:  # an await that never suspends would starve the other tasks
+        if self._share <= 0:  # this turn of the loop had its share of reads: let the other tasks run
             await asyncio.sleep(0)
+        self._share -= 1
         try:
+            if self._seen != self.database.writer.commits or perf_counter() - self._began > _OLDEST:
+                self._begin_turn()
             rows = self._execute(statement, parameters).fetchall()
         except apsw.BusyError:
             rows = await self.read(lambda c: c.execute(statement, parameters).fetchall())
         return rows[0] if rows else None
+
+    def _begin_turn(self) -> None:
+        """One read transaction for the reads of one turn of the loop: beginning one costs twice as much as a read.
+
+        A task sees every write it was told of: the answer comes with a later turn, or with a new count of commits.
+        """
+        if self._seen == _NO_TURN:
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        else:
+            self._execute("rollback", ())
+        seen, self._seen = self.database.writer.commits, _NO_TURN  # the count first: a commit meanwhile is seen again
+        self._execute("begin", ())
+        self._seen, self._began = seen, perf_counter()
+
+    def _end_turn(self) -> None:
+        self._share, self._seen = _SHARE, _NO_TURN
+        if self._inline is not None and self._inline.in_transaction:
+            self._inline.execute("rollback")
 
     async def read(self, operation: Callable[[apsw.Connection], Result], /) -> Result:
         found: Result = await self.database.readers.submit(operation)

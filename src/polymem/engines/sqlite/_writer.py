@@ -234,6 +234,7 @@ class Writer:
             session.close(job)
             return
         _run(self._connection, job)
+        self.commits += session.ended == "committed"
         if session.ended is None and not self._connection.in_transaction:
             session.close("rolled back after an error")  # a full disk makes SQLite roll back everything
         _resolve([job])
