@@ -5,6 +5,7 @@ that has nothing to do; "other process" is idle beside a process that keeps one 
 """
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -143,6 +144,7 @@ async def main() -> None:
     parser = arguments(__doc__, rounds=None)
     parser.add_argument("dataset", type=Path, nargs="?", help="LoCoMo file or BEAM folder; made-up words without one")
     parser.add_argument("--turns", type=int, default=20_000, help="stored before anything is measured (%(default)s)")
+    parser.add_argument("--collect", action="store_true", help="leave start-up's objects to the garbage collector")
     options = parser.parse_args()
     dataset = load(options.dataset)
     lags = {"idle": await during(lambda: asyncio.sleep(SECONDS))}
@@ -151,6 +153,9 @@ async def main() -> None:
         async with Memory.open(url) as memory:
             await ingest(memory, dataset, options.turns)
         async with Memory.open(url) as memory:
+            if not options.collect:
+                gc.collect()
+                gc.freeze()
             lags |= await situations(memory, dataset, Path(name))
     lags["idle again"] = await during(lambda: asyncio.sleep(SECONDS))
     title = f"Event loop lag, {options.turns:,} turns"

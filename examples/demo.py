@@ -35,7 +35,7 @@ async def main(path: Path) -> None:
             await store(memory, path)
             await show_recall(memory)
             await show_context(memory)
-        console.print(f"\nEverything lived in one file of {file.stat().st_size / 1024:.0f} kB.")
+        console.print(f"\nEverything lived in one file of {file.stat().st_size / 1024:.0f} kB.")  # noqa: ASYNC240 - a demo
 
 
 async def store(memory: polymem.Memory, path: Path) -> None:

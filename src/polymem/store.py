@@ -156,9 +156,7 @@ class Store:
         api: KeyValue[Any] | None = self._guarded.get("kv.api")
         if api is None:
             queries = None if self._drivers.query is None else self._driver("query")
-            api = KeyValue(
-                self._driver("kv"), self.engine.clock, JsonCodec(), scope=self._namespace, queries=queries
-            )
+            api = KeyValue(self._driver("kv"), self.engine.clock, JsonCodec(), scope=self._namespace, queries=queries)
             self._guarded["kv.api"] = api
         return api
 
@@ -172,9 +170,7 @@ class Store:
         """Plain SQL; root namespace only."""
         return Sql(self._driver("sql"))
 
-    def vectors(
-        self, name: str, *, dimensions: int, metric: Metric = "cosine", model: str | None = None
-    ) -> Vectors:
+    def vectors(self, name: str, *, dimensions: int, metric: Metric = "cosine", model: str | None = None) -> Vectors:
         """The vector collection `name`; no I/O."""
         return Vectors(self._driver("vectors"), VectorSpace(name, dimensions, metric, model))
 
@@ -228,7 +224,9 @@ class Store:
     async def drop_namespace(self, *segments: str) -> int:
         """Remove everything in a namespace and below it, at once; how many records there were."""
         if not segments:
-            raise StorageDataError("expected at least one name; close the store and delete it instead", field="namespace")
+            raise StorageDataError(
+                "expected at least one name; close the store and delete it instead", field="namespace"
+            )
         return await self._maintenance().drop_namespace(child(self._namespace, segments))
 
     async def delete_expired(self) -> int:

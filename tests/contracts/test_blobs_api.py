@@ -299,9 +299,7 @@ def test_an_error_of_the_source_passes_untouched_and_leaves_nothing(blobs: Blobs
 
 
 @pytest.mark.parametrize("source", [in_chunks(b"0123456789", "text"), io.StringIO("text"), "text", 3, [b"1"]])
-def test_a_source_of_anything_but_bytes_is_refused_and_leaves_nothing(
-    blobs: Blobs, shelf: Shelf, source: Any
-) -> None:
+def test_a_source_of_anything_but_bytes_is_refused_and_leaves_nothing(blobs: Blobs, shelf: Shelf, source: Any) -> None:
     with pytest.raises(StorageDataError) as refused:
         asyncio.run(blobs.put("k", source))
     assert refused.value.field == "source"

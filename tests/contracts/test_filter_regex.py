@@ -59,9 +59,7 @@ ITEMS = st.sampled_from(
         r"\n",
     ]
 )
-COUNTS = st.sampled_from(
-    ["", "", "", "*", "+", "?", "*?", "+?", "??", "{2}", "{0}", "{1,}", "{0,2}", "{1,3}?"]
-)
+COUNTS = st.sampled_from(["", "", "", "*", "+", "?", "*?", "+?", "??", "{2}", "{0}", "{1,}", "{0,2}", "{1,3}?"])
 PATTERNS = st.recursive(
     ITEMS,
     lambda inner: st.one_of(

@@ -301,9 +301,7 @@ BAD: list[tuple[str, Callable[[Graph], Any]]] = [
 
 
 @pytest.mark.parametrize(("field", "call"), BAD)
-def test_bad_input_names_the_field_and_writes_nothing(
-    recorder: Any, field: str, call: Callable[[Graph], Any]
-) -> None:
+def test_bad_input_names_the_field_and_writes_nothing(recorder: Any, field: str, call: Callable[[Graph], Any]) -> None:
     driver = recorder(GraphFeatures(), get_nodes=[])
     with pytest.raises(StorageDataError) as refused:
         asyncio.run(call(Graph(driver)))

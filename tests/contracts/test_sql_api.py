@@ -55,9 +55,7 @@ BAD: list[tuple[str, Callable[[Sql], Any]]] = [
 
 
 @pytest.mark.parametrize(("field", "call"), BAD)
-def test_bad_input_names_the_field_and_runs_nothing(
-    driver: Any, field: str, call: Callable[[Sql], Any]
-) -> None:
+def test_bad_input_names_the_field_and_runs_nothing(driver: Any, field: str, call: Callable[[Sql], Any]) -> None:
     with pytest.raises(StorageDataError) as refused:
         asyncio.run(call(Sql(driver)))
     assert refused.value.field == field

@@ -28,9 +28,7 @@ COLLECTION = TextCollection("notes")
 @pytest.fixture
 def driver(recorder: Any) -> Any:
     features = TextFeatures(languages=("english", "german", "trigram"))
-    return recorder(
-        features, get_many={}, delete_many=1, count=4, clear=4, search=[], frequencies=(9, {"a": 1})
-    )
+    return recorder(features, get_many={}, delete_many=1, count=4, clear=4, search=[], frequencies=(9, {"a": 1}))
 
 
 @pytest.fixture
@@ -130,9 +128,7 @@ def test_collection_is_checked_when_the_handle_is_made(driver: Any) -> None:
 def test_search_passes_on_checked_arguments(text: Text, driver: Any) -> None:
     driver.answers["search"] = [TextHit("a", 1.5, {"text": "x"}, {})]
     hits = asyncio.run(
-        text.search(
-            'say "a b" wor*', limit=3, offset=2, where={"k": 1}, weights={"title": 2}, highlight=("<", ">")
-        )
+        text.search('say "a b" wor*', limit=3, offset=2, where={"k": 1}, weights={"title": 2}, highlight=("<", ">"))
     )
     assert hits[0].highlights == {}
     _, args, options = driver.calls[0]
@@ -166,9 +162,7 @@ def test_what_the_engine_lacks_is_refused(recorder: Any, query: str, kind: str) 
 
 def test_scan_reads_page_after_page(text: Text, driver: Any) -> None:
     one, two = (Document(name, {"text": ""}, {}) for name in "ab")
-    driver.answers["page"] = lambda space, after, limit, where: (
-        Page([two], None) if after else Page([one], "a")
-    )
+    driver.answers["page"] = lambda space, after, limit, where: Page([two], None) if after else Page([one], "a")
 
     async def ids() -> list[str]:
         return [document.id async for document in text.scan(where={"x": 1})]

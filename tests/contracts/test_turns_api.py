@@ -48,14 +48,10 @@ def test_append_returns_what_was_stored(turns: Turns, driver: Any) -> None:
     assert turn.created_at.tzinfo is UTC
     assert turn.expires_at == to_datetime(NOW) + timedelta(seconds=DEFAULT_TTL)
     [row] = stored(driver)
-    assert row == TurnRow(
-        turn.id, "s 1/:*", None, "user", '"hello"', '{"a":[1]}', NOW, NOW + 86_400 * MICROSECONDS
-    )
+    assert row == TurnRow(turn.id, "s 1/:*", None, "user", '"hello"', '{"a":[1]}', NOW, NOW + 86_400 * MICROSECONDS)
 
 
-@pytest.mark.parametrize(
-    "content", ["", 'a\n"b" 🎉', [], [{"type": "tool", "args": {"n": 2**70, "x": None}}, {}]]
-)
+@pytest.mark.parametrize("content", ["", 'a\n"b" 🎉', [], [{"type": "tool", "args": {"n": 2**70, "x": None}}, {}]])
 def test_content_is_kept_losslessly(turns: Turns, driver: Any, content: Any) -> None:
     before = copy.deepcopy(content)
     assert asyncio.run(turns.append("s", "user", content)).content == before
@@ -169,9 +165,7 @@ def test_scan_reads_page_after_page(recorder: Any) -> None:
     rows = [row(n) for n in range(1, 1001)]
     driver = recorder(
         TurnFeatures(),
-        page=lambda _, after, limit, include_expired: [r for r in rows if after is None or r.turn_id > after][
-            :limit
-        ],
+        page=lambda _, after, limit, include_expired: [r for r in rows if after is None or r.turn_id > after][:limit],
     )
 
     async def ids() -> list[int]:

@@ -165,9 +165,7 @@ def test_search_passes_on_checked_arguments(driver: Any, vectors: Vectors) -> No
 
 def test_scan_reads_page_after_page(driver: Any, vectors: Vectors) -> None:
     one, two = (VectorRecord(name, np.ones(3, np.float32), {}) for name in "ab")
-    driver.answers["page"] = lambda space, after, limit, where: (
-        Page([two], None) if after else Page([one], "a")
-    )
+    driver.answers["page"] = lambda space, after, limit, where: Page([two], None) if after else Page([one], "a")
 
     async def ids() -> list[str]:
         return [record.id async for record in vectors.scan(where=F("x") > 1)]

@@ -53,7 +53,9 @@ class Driver:
 
 
 def translate(error):
-    return StorageConnectionError("cut off", retryable=True, outcome=Outcome.UNKNOWN) if isinstance(error, Lost) else None
+    return (
+        StorageConnectionError("cut off", retryable=True, outcome=Outcome.UNKNOWN) if isinstance(error, Lost) else None
+    )
 
 
 def context(**options):

@@ -46,9 +46,7 @@ def test_random_part_differs_where_the_time_does_not(monkeypatch: pytest.MonkeyP
 
 def test_threads_get_different_ids_each_in_order() -> None:
     made: list[list[str]] = [[] for _ in range(4)]
-    threads = [
-        threading.Thread(target=lambda own=own: own.extend(uuid7() for _ in range(2000))) for own in made
-    ]
+    threads = [threading.Thread(target=lambda own=own: own.extend(uuid7() for _ in range(2000))) for own in made]
     for thread in threads:
         thread.start()
     for thread in threads:

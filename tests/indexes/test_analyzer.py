@@ -67,9 +67,7 @@ def test_other_languages_are_stemmed_as_spelled_and_as_folded(language: str, for
 
 @given(any_text, st.sampled_from(LANGUAGES))
 def test_what_is_typed_without_accents_finds_what_has_them(text: str, language: str) -> None:
-    letters = "".join(
-        character if character.isalnum() else " " for character in text
-    )  # not symbols: fold("㈱")
+    letters = "".join(character if character.isalnum() else " " for character in text)  # not symbols: fold("㈱")
     assert set(analyzer(language).terms(fold(letters))) <= set(analyzer(language).terms(letters))
 
 

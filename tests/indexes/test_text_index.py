@@ -223,9 +223,7 @@ def test_common_words_go_only_if_a_rarer_one_is_found() -> None:
 def test_allowed_limits_the_answer_not_the_statistics() -> None:
     index = filled(**{f"d{n}": "a b" for n in range(50)}, x="a c")
     scores = dict(index.search(["a", "c"], limit=100))
-    assert dict(index.search(["a", "c"], allowed={"x", "d3", "absent"})) == {
-        i: scores[i] for i in ("x", "d3")
-    }
+    assert dict(index.search(["a", "c"], allowed={"x", "d3", "absent"})) == {i: scores[i] for i in ("x", "d3")}
     many = {f"d{n}" for n in range(40)} | {f"absent{n}" for n in range(40)}
     assert len(index.search(["a"], allowed=many, limit=100)) == 40
     assert index.search(["a"], allowed=set()) == []

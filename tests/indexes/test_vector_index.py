@@ -15,9 +15,7 @@ from polymem.indexes import VectorIndex, matrix
 METRICS: list[Metric] = ["cosine", "dot", "l2"]
 ids = st.sampled_from([f"id{n}" for n in range(10)])
 directions = st.lists(st.integers(-1, 1), min_size=3, max_size=3).filter(any)
-vectors = st.builds(
-    lambda direction, length: [length * x for x in direction], directions, st.sampled_from([1, 2])
-)
+vectors = st.builds(lambda direction, length: [length * x for x in direction], directions, st.sampled_from([1, 2]))
 """Ties abound, and each is one of equal float32 values."""
 
 
@@ -103,9 +101,7 @@ def test_random_vectors(metric: Metric, allowed_share: float | None, monkeypatch
     rng = np.random.default_rng(1)
     rows = rng.standard_normal((3000, 50)).astype(np.float32)
     stored = {f"{n:04}": row for n, row in enumerate(rows)}
-    allowed = (
-        None if allowed_share is None else set(rng.choice(list(stored), int(3000 * allowed_share), False))
-    )
+    allowed = None if allowed_share is None else set(rng.choice(list(stored), int(3000 * allowed_share), False))
     index = VectorIndex.from_bytes(50, metric, list(stored), rows.tobytes())
     chosen = {id_: row for id_, row in stored.items() if allowed is None or id_ in allowed}
     for query in rng.standard_normal((5, 50)).astype(np.float32):

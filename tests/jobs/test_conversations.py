@@ -149,9 +149,7 @@ class TestJsonLines:
     LINE = '{"session": "s1", "role": "assistant", "content": "", "speaker": "Bot", "at": "2023-05-08T13:56:00+02:00", '
 
     def test_all_fields(self, tmp_path: Path) -> None:
-        path = write(
-            tmp_path / "talk.jsonl", self.LINE + '"metadata": {"k": [1]}, "turn": "t9"}\n\n{"content": "hi"}'
-        )
+        path = write(tmp_path / "talk.jsonl", self.LINE + '"metadata": {"k": [1]}, "turn": "t9"}\n\n{"content": "hi"}')
         assert detect(path) is Layout.JSON_LINES
         first, second = only(path).utterances
         assert (first.session, first.turn, first.role, first.text, first.speaker) == (
@@ -208,9 +206,7 @@ class TestMessages:
         assert (parts.text, parts.metadata) == ("see", {"parts": items[2]["content"]})
 
     def test_a_request_with_messages(self, tmp_path: Path) -> None:
-        path = write(
-            tmp_path / "request.json", {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
-        )
+        path = write(tmp_path / "request.json", {"model": "m", "messages": [{"role": "user", "content": "hi"}]})
         assert detect(path) is Layout.MESSAGES
         assert [turn.text for turn in only(path).utterances] == ["hi"]
 
@@ -227,9 +223,7 @@ class TestMessages:
 
 class TestChat:
     def test_lines_with_times(self, tmp_path: Path) -> None:
-        export = (
-            "[2023-05-08 13:56] Ada: hello\nNote: it goes on\n\nhere\n[2023-05-08 13:57:10] Assistant: hi\n"
-        )
+        export = "[2023-05-08 13:56] Ada: hello\nNote: it goes on\n\nhere\n[2023-05-08 13:57:10] Assistant: hi\n"
         path = write(tmp_path / "export.txt", export)
         assert detect(path) is Layout.CHAT
         ada, bot = only(path).utterances
@@ -239,9 +233,7 @@ class TestChat:
         assert (bot.role, bot.turn, bot.text) == ("assistant", "5", "hi")
 
     def test_lines_without_times(self, tmp_path: Path) -> None:
-        path = write(
-            tmp_path / "export.txt", "Ada: hello\n  and more\nBen Müller: hi 🏠 at https://example.org\n"
-        )
+        path = write(tmp_path / "export.txt", "Ada: hello\n  and more\nBen Müller: hi 🏠 at https://example.org\n")
         assert detect(path) is Layout.CHAT
         assert [(turn.speaker, turn.text, turn.at) for turn in only(path).utterances] == [
             ("Ada", "hello\n  and more", None),

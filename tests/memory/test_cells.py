@@ -27,12 +27,16 @@ async def test_ranking_is_search_without_the_records(filled: Store, where: objec
     text, space = filled.text("t"), filled.vectors("v", dimensions=3)
     found = await text.search("pear", limit=limit, where=where)  # type: ignore[arg-type]
     assert await text.rank("pear", limit=limit, where=where) == [(h.id, h.score) for h in found]  # type: ignore[arg-type]
-    everything = [hit for hit in await text.search("pear", limit=100) if where is None or hit.payload["n"] in _chosen(where)]
+    everything = [
+        hit for hit in await text.search("pear", limit=100) if where is None or hit.payload["n"] in _chosen(where)
+    ]
     assert [hit.id for hit in found] == [hit.id for hit in everything][:limit]
     assert await text.search("pear", limit=5, offset=3, where=where) == everything[3:8]  # type: ignore[arg-type]
     near = await space.search([1, 2, 3], limit=limit, where=where)  # type: ignore[arg-type]
     assert await space.rank([1, 2, 3], limit=limit, where=where) == [(h.id, h.score) for h in near]  # type: ignore[arg-type]
-    all_near = [hit for hit in await space.search([1, 2, 3], limit=100) if where is None or hit.payload["n"] in _chosen(where)]
+    all_near = [
+        hit for hit in await space.search([1, 2, 3], limit=100) if where is None or hit.payload["n"] in _chosen(where)
+    ]
     assert [hit.id for hit in near] == [hit.id for hit in all_near][:limit]
 
 

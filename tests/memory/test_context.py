@@ -36,7 +36,13 @@ texts = st.lists(st.text(max_size=60), max_size=25)
 
 
 @settings(max_examples=300, deadline=None)
-@given(turns=texts, memories=texts, overlap=st.integers(0, 5), budget=st.integers(1, 800), counter=st.sampled_from([*COUNTERS]))
+@given(
+    turns=texts,
+    memories=texts,
+    overlap=st.integers(0, 5),
+    budget=st.integers(1, 800),
+    counter=st.sampled_from([*COUNTERS]),
+)
 def test_never_above_the_budget(turns: list[str], memories: list[str], overlap: int, budget: int, counter: str) -> None:
     count = COUNTERS[counter]
     newest = [record(f"t{n}", text) for n, text in enumerate(turns)]

@@ -28,7 +28,9 @@ async def broken(engine: Engine, store: Store, faults: Faults) -> Memory:
         Store(Session(faulty_engine(engine, faults), sweep_every=None, retry=RetryPolicy(attempts=1))), tier_timeout=0.2
     )
     session = memory.session("s")
-    await session.add_many([{"role": "user", "content": c} for c in ("The cat sat on the sofa", "Rain", "A red bicycle")])
+    await session.add_many(
+        [{"role": "user", "content": c} for c in ("The cat sat on the sofa", "Rain", "A red bicycle")]
+    )
     await memory.remember("The kitten sleeps on the couch", subject="Ada", metadata={"a": 1})
     assert (await memory.recall("cat sofa")).notes == ()
     return memory

@@ -24,7 +24,13 @@ async def test_a_turn_comes_back_as_it_went_in(memory: Memory) -> None:
     found = await memory.get(id)
     assert found is not None
     assert id == "s1#1"
-    assert (found.text, found.kind, found.subject, found.session, found.turn) == ("I moved to Lisbon", "turn", "Ada", "s1", 1)
+    assert (found.text, found.kind, found.subject, found.session, found.turn) == (
+        "I moved to Lisbon",
+        "turn",
+        "Ada",
+        "s1",
+        1,
+    )
     assert (found.role, found.speaker, found.at, found.source) == ("user", "Ada", DAY, "chat")
     assert (found.metadata, found.confidence, found.importance) == ({"turn": "D1:3"}, 1.0, 0.5)
     assert given == {"turn": "D1:3"}

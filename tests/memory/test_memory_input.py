@@ -131,7 +131,15 @@ async def test_an_interval_that_ends_before_it_begins(memory: Memory, kept: str)
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("tenant", ""), ("tenant", 5), ("tenant", LONG), ("embed", "openai"), ("embed", 5), ("count_tokens", 5), ("language", 5)],
+    [
+        ("tenant", ""),
+        ("tenant", 5),
+        ("tenant", LONG),
+        ("embed", "openai"),
+        ("embed", 5),
+        ("count_tokens", 5),
+        ("language", 5),
+    ],
 )
 async def test_the_constructor(store: Store, field: str, value: Any) -> None:
     with pytest.raises(StorageDataError) as caught:

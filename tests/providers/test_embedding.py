@@ -82,9 +82,7 @@ class TestStatic:
     def test_no_tokens_of_an_empty_text(self, embedder: StaticEmbedder) -> None:
         assert embedder.tokens("").vectors.shape == (0, 256)
 
-    def test_several_threads_load_it_once(
-        self, embedder: StaticEmbedder, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_several_threads_load_it_once(self, embedder: StaticEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
         fresh = StaticEmbedder(embedder._folder)
         loads = []
         read = StaticEmbedder._read
@@ -106,9 +104,7 @@ class TestStatic:
         assert load_default() is embedder
 
     @pytest.mark.parametrize("missing", ["wordllama", "tokenizers", "safetensors"])
-    def test_without_the_extra_there_is_none_and_a_hint(
-        self, missing: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_without_the_extra_there_is_none_and_a_hint(self, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
         find = embedding.find_spec
         monkeypatch.setattr(embedding, "find_spec", lambda name: None if name == missing else find(name))
         assert load_default() is None

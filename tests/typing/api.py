@@ -61,7 +61,9 @@ async def memory(when: datetime) -> None:
         assert_type(hit, Hit)
         assert_type((hit.id, hit.text, hit.score, hit.kind), tuple[str, str, float, str])
         assert_type(hit.scores, dict[str, float])
-        assert_type((hit.subject, hit.session, hit.speaker, hit.source), tuple[str | None, str | None, str | None, str | None])
+        assert_type(
+            (hit.subject, hit.session, hit.speaker, hit.source), tuple[str | None, str | None, str | None, str | None]
+        )
         assert_type(hit.neighbours, tuple[MemoryRecord, ...])
         assert_type((hit.valid_from, hit.valid_to), tuple[datetime | None, datetime | None])
         block = await session.context(token_budget=2000)

@@ -107,11 +107,7 @@ class Not(Filter):
 
 
 def _flat(kind: type[Filter], items: object) -> tuple[Filter, ...]:
-    if (
-        not isinstance(items, tuple | list)
-        or not items
-        or not all(isinstance(item, Filter) for item in items)
-    ):
+    if not isinstance(items, tuple | list) or not items or not all(isinstance(item, Filter) for item in items):
         refuse((), "at least one filter, and only filters, under and, or, not")
     flat: list[Filter] = []
     for item in items:
@@ -133,7 +129,7 @@ def _ordered(path: Path, value: object) -> Operand:
 
 
 def _range(path: Path, value: object) -> Operand:
-    if not isinstance(value, list | tuple) or len(value) != 2:
+    if not isinstance(value, list | tuple) or len(value) != 2:  # noqa: PLR2004 - low and high
         refuse(path, "a pair of two numbers or two strings")
     low, high = (_ordered(path, bound) for bound in value)
     if isinstance(low, str) is not isinstance(high, str) or isinstance(low, tuple) or isinstance(high, tuple):

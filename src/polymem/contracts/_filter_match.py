@@ -90,7 +90,7 @@ def _between(value: object, operand: Operand) -> bool:
 
 
 def _several(operand: Operand) -> Sequence[Any]:
-    assert isinstance(operand, tuple)
+    assert isinstance(operand, tuple)  # noqa: S101 - parse made it so
     return operand
 
 

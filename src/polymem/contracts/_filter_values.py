@@ -102,19 +102,11 @@ def freeze_scalar(path: Path, value: object) -> Scalar:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
-        return (
-            int(value)
-            if INT64_MIN <= value <= INT64_MAX
-            else refuse(path, "an integer of 64 bits, or a float")
-        )
+        return int(value) if INT64_MIN <= value <= INT64_MAX else refuse(path, "an integer of 64 bits, or a float")
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else refuse(path, "a finite number")
     if isinstance(value, str):
-        return (
-            str.__str__(value)
-            if is_text(value)
-            else refuse(path, "text without U+0000 and unpaired surrogates")
-        )
+        return str.__str__(value) if is_text(value) else refuse(path, "text without U+0000 and unpaired surrogates")
     refuse(path, JSON_VALUE)
 
 

@@ -303,9 +303,7 @@ async def _chunks(source: Source) -> AsyncIterator[bytes]:
         while chunk := _bytes(await asyncio.to_thread(source.read, PART_BYTES)):
             yield chunk
     else:
-        raise StorageDataError(
-            "expected bytes, an asynchronous iterable of bytes or a binary file", field="source"
-        )
+        raise StorageDataError("expected bytes, an asynchronous iterable of bytes or a binary file", field="source")
 
 
 def _bytes(chunk: object) -> bytes:

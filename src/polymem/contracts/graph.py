@@ -134,9 +134,7 @@ class Graph:
     def features(self) -> GraphFeatures:
         return self._driver.features
 
-    async def create_node(
-        self, id: str | None, label: str, properties: Mapping[str, Any] | None = None
-    ) -> Node:
+    async def create_node(self, id: str | None, label: str, properties: Mapping[str, Any] | None = None) -> Node:
         """Add a node, with a made-up id where it is None; one that exists is a `StorageConflictError`."""
         return (await self.create_nodes([{"id": id, "label": label, "properties": properties}]))[0]
 
@@ -186,9 +184,7 @@ class Graph:
 
         A missing end is a `StorageNotFoundError`, an id that exists a `StorageConflictError`.
         """
-        edge = dict(
-            zip(EDGE_MEMBERS, (source, target, type, properties, valid_from, valid_to, id), strict=True)
-        )
+        edge = dict(zip(EDGE_MEMBERS, (source, target, type, properties, valid_from, valid_to, id), strict=True))
         return (await self.create_edges([edge]))[0]
 
     async def create_edges(self, edges: Iterable[Relationship | Mapping[str, Any]]) -> list[Relationship]:
@@ -221,9 +217,7 @@ class Graph:
         new = new_edge(
             replace(
                 old,
-                properties=old.properties
-                if properties is None
-                else json_object(properties, field="properties"),
+                properties=old.properties if properties is None else json_object(properties, field="properties"),
                 valid_from=old.valid_from if isinstance(valid_from, EllipsisType) else valid_from,
                 valid_to=old.valid_to if isinstance(valid_to, EllipsisType) else valid_to,
             )
@@ -327,9 +321,7 @@ class Graph:
     def _reach(self, direction: Direction, types: Iterable[str], as_of: datetime | None) -> "_Reach":
         if direction not in get_args(Direction):
             raise StorageDataError("expected out, in or both", field="direction")
-        names = tuple(
-            dict.fromkeys(check_name(name, field="types") for name in several(types, field="types"))
-        )
+        names = tuple(dict.fromkeys(check_name(name, field="types") for name in several(types, field="types")))
         instant = None if as_of is None else to_instant(as_of, field="as_of")
         return _Reach(self._driver, self._name, direction, names, instant)
 

@@ -81,9 +81,7 @@ class KeyValueDriver(Protocol):
         """Items are (key, body, codec, version)."""
         ...
 
-    async def create(
-        self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None
-    ) -> bool:
+    async def create(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> bool:
         """Write only where the key is absent; whether it was written."""
         ...
 
@@ -201,9 +199,7 @@ class KeyValue(Queries[T], BulkApi[T]):
         """Write whatever was there before; the new version."""
         version = new_version()
         body = self._codec.encode(value)
-        await self._driver.put(
-            check_key(key), body, self._tag, version=version, expires_at=expiry(ttl, self._clock)
-        )
+        await self._driver.put(check_key(key), body, self._tag, version=version, expires_at=expiry(ttl, self._clock))
         return version
 
     async def put_many(self, items: Mapping[str, T], *, ttl: Ttl | None = None) -> dict[str, int]:
@@ -219,9 +215,7 @@ class KeyValue(Queries[T], BulkApi[T]):
         """Write only where the key is absent; otherwise `StorageConflictError`."""
         return await self._write_once(key, value, None, expiry(ttl, self._clock))
 
-    async def compare_and_set(
-        self, key: str, expected_version: int | None, value: T, *, ttl: Ttl | None = None
-    ) -> int:
+    async def compare_and_set(self, key: str, expected_version: int | None, value: T, *, ttl: Ttl | None = None) -> int:
         """Write only where the stored version is the expected one (None: the key is absent).
 
         Otherwise `StorageConflictError` and nothing is written. A ttl not given clears the expiry, as `put` does.

@@ -120,9 +120,7 @@ class TextDriver(Protocol):
         """What `search` finds, ids and scores alone."""
         ...
 
-    async def frequencies(
-        self, collection: TextCollection, words: Sequence[str], /
-    ) -> tuple[int, Mapping[str, int]]:
+    async def frequencies(self, collection: TextCollection, words: Sequence[str], /) -> tuple[int, Mapping[str, int]]:
         """The number of documents, and for each word as given the number of documents that hold its stem."""
         ...
 
@@ -269,7 +267,4 @@ def _fields(text: object) -> dict[str, str]:
     fields = {"text": text} if isinstance(text, str) else text
     if not isinstance(fields, Mapping) or not fields:
         raise StorageDataError("expected a string or a mapping of field names to strings", field="text")
-    return {
-        check_name(name, field="text"): check_text(value, field=f"text.{name}")
-        for name, value in fields.items()
-    }
+    return {check_name(name, field="text"): check_text(value, field=f"text.{name}") for name, value in fields.items()}

@@ -62,15 +62,11 @@ class TurnDriver(Protocol):
 
     async def get(self, session_id: str, turn_id: int, /, *, include_expired: bool) -> TurnRow | None: ...
 
-    async def recent(
-        self, session_id: str, /, *, limit: int, offset: int, include_expired: bool
-    ) -> list[TurnRow]:
+    async def recent(self, session_id: str, /, *, limit: int, offset: int, include_expired: bool) -> list[TurnRow]:
         """The newest turns (highest turn_id first)."""
         ...
 
-    async def page(
-        self, session_id: str, after: int | None, limit: int, /, *, include_expired: bool
-    ) -> list[TurnRow]:
+    async def page(self, session_id: str, after: int | None, limit: int, /, *, include_expired: bool) -> list[TurnRow]:
         """Turns above `after`, oldest first; fewer than `limit` means that there are no more."""
         ...
 
@@ -170,9 +166,7 @@ class Turns:
     async def get(self, session_id: str, turn_id: int, *, include_expired: bool = False) -> Turn | None:
         """One turn, None where there is none."""
         check_key(session_id, field="session_id")
-        row = await self._driver.get(
-            session_id, check_limit(turn_id, field="turn_id"), include_expired=include_expired
-        )
+        row = await self._driver.get(session_id, check_limit(turn_id, field="turn_id"), include_expired=include_expired)
         return None if row is None else _turn(row)
 
     async def recent(
@@ -189,9 +183,7 @@ class Turns:
         check_limit(offset, field="offset")
         if not check_limit(limit):
             return []
-        rows = await self._driver.recent(
-            session_id, limit=limit, offset=offset, include_expired=include_expired
-        )
+        rows = await self._driver.recent(session_id, limit=limit, offset=offset, include_expired=include_expired)
         return [_turn(row) for row in (rows if newest_first else reversed(rows))]
 
     def scan(self, session_id: str, *, include_expired: bool = False) -> AsyncIterator[Turn]:
@@ -218,9 +210,7 @@ class Turns:
     async def delete_many(self, session_id: str, turn_ids: Iterable[int]) -> int:
         """Remove turns; how many were there."""
         check_key(session_id, field="session_id")
-        numbers = list(
-            dict.fromkeys(check_limit(n, field="turn_id") for n in several(turn_ids, field="turn_ids"))
-        )
+        numbers = list(dict.fromkeys(check_limit(n, field="turn_id") for n in several(turn_ids, field="turn_ids")))
         return await self._driver.delete(session_id, numbers) if numbers else 0
 
     async def clear(self, session_id: str) -> int:
@@ -258,9 +248,7 @@ def _turn_input(turn: object) -> TurnInput:
 
 
 def _content_json(content: object) -> str:
-    if isinstance(content, str) or (
-        isinstance(content, list) and all(isinstance(part, dict) for part in content)
-    ):
+    if isinstance(content, str) or (isinstance(content, list) and all(isinstance(part, dict) for part in content)):
         return encode_json(content, field="content").decode()
     raise StorageDataError("expected a string or a list of JSON objects", field="content")
 

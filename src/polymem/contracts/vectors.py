@@ -95,9 +95,7 @@ class VectorDriver(Protocol):
         """What `search` finds, ids and scores alone."""
         ...
 
-    async def centred_cosines(
-        self, space: VectorSpace, vector: Vector, ids: Sequence[str], /
-    ) -> dict[str, float]:
+    async def centred_cosines(self, space: VectorSpace, vector: Vector, ids: Sequence[str], /) -> dict[str, float]:
         """`centred_cosines` of `vector` with each of `ids` that is there; the space's metric is cosine."""
         ...
 
@@ -185,13 +183,9 @@ class Vectors:
         condition, threshold = parse(where), _check_score(min_score)
         if not check_limit(limit):
             return []
-        return await self._driver.search(
-            self._space, wanted, limit=limit, where=condition, min_score=threshold
-        )
+        return await self._driver.search(self._space, wanted, limit=limit, where=condition, min_score=threshold)
 
-    async def rank(
-        self, vector: ArrayLike, *, limit: int = 10, where: Where | None = None
-    ) -> list[tuple[str, float]]:
+    async def rank(self, vector: ArrayLike, *, limit: int = 10, where: Where | None = None) -> list[tuple[str, float]]:
         """The ids and scores of what `search` finds: cheaper, since nothing else is read."""
         wanted, condition = _checked(vector, self._space, "the vector searched for"), parse(where)
         if not check_limit(limit):
@@ -251,9 +245,7 @@ def similarity(a: ArrayLike, b: ArrayLike, metric: Metric = "cosine") -> float:
         raise StorageDataError("expected cosine, dot or l2", field="metric")
     left, right = (_array(v, name).astype(np.float64) for v, name in ((a, "a"), (b, "b")))
     if left.shape != right.shape:
-        raise StorageDataError(
-            f"expected two vectors of one length, got {left.size} and {right.size}", field="b"
-        )
+        raise StorageDataError(f"expected two vectors of one length, got {left.size} and {right.size}", field="b")
     if metric == "l2":
         return float(1 / (1 + np.linalg.norm(left - right)))
     if metric == "dot":
@@ -286,9 +278,7 @@ def _check_space(space: VectorSpace, features: VectorFeatures) -> None:
 
 
 def _check_score(score: float | None) -> float | None:
-    if score is None or (
-        isinstance(score, (int, float)) and not isinstance(score, bool) and not math.isnan(score)
-    ):
+    if score is None or (isinstance(score, (int, float)) and not isinstance(score, bool) and not math.isnan(score)):
         return score
     raise StorageDataError("expected a number", field="min_score")
 
@@ -296,9 +286,7 @@ def _check_score(score: float | None) -> float | None:
 def _checked(vector: ArrayLike, space: VectorSpace, what: str) -> Vector:
     array = _array(vector, what)
     if array.size != space.dimensions:
-        raise StorageDataError(
-            f"{what}: expected {space.dimensions} numbers, got {array.size}", field="vector"
-        )
+        raise StorageDataError(f"{what}: expected {space.dimensions} numbers, got {array.size}", field="vector")
     if space.metric == "cosine" and not np.linalg.norm(array):
         raise StorageDataError(f"{what} has no direction: its length is 0", field="vector")
     return array

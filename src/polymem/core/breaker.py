@@ -18,9 +18,7 @@ class Breaker:
     Data, conflict and not-found errors never count; one failure that many batched calls share counts once.
     """
 
-    def __init__(
-        self, failures: int = 5, pause: float = 30.0, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, failures: int = 5, pause: float = 30.0, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._limit, self._pause, self._monotonic = failures, pause, monotonic
         self._failures = 0
         self._opened_at: float | None = None

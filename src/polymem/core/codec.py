@@ -124,7 +124,7 @@ def _storable(value: Any, depth: int) -> bool:
 
 
 def _all_storable(values: Iterable[Any], depth: int) -> bool:
-    for item in values:
+    for item in values:  # noqa: SIM110 - a generator would cost as much again
         if not _storable(item, depth):
             return False
     return True
@@ -132,21 +132,18 @@ def _all_storable(values: Iterable[Any], depth: int) -> bool:
 
 def _explain(value: Any, field: str, depth: int) -> None:
     """The thorough answer, with the path to what is wrong."""
-    if type(value) in _PLAIN:
-        return
     if isinstance(value, str):
         check_text(value, field=field)
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise StorageDataError("NaN and infinities are not JSON", field=field)
-    elif depth >= _MAX_DEPTH:
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise StorageDataError("NaN and infinities are not JSON", field=field)
+    elif depth >= _MAX_DEPTH and isinstance(value, (dict, list, tuple)):
         raise StorageDataError(f"nested deeper than {_MAX_DEPTH} levels", field=field)
     elif isinstance(value, dict):
         _explain_object(value, field, depth)
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
             _explain(item, f"{field}[{index}]", depth + 1)
-    else:
+    elif type(value) not in _PLAIN and type(value) is not float:
         _refuse(value, field)
 
 

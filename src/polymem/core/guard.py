@@ -130,14 +130,16 @@ def _fuse(operation: "_Operation") -> Call:
 def _refuse_outside(context: GuardContext, operation: str) -> NoReturn:
     """Such a write would wait for the very transaction that its task holds open."""
     raise StorageQueryError(
-        "a transaction is open in this task: write through the store it gave", engine=context.engine, operation=operation
+        "a transaction is open in this task: write through the store it gave",
+        engine=context.engine,
+        operation=operation,
     )
 
 
 class _Operation:
     """One operation of one driver, and its unhappy path: translate, count, retry or raise."""
 
-    def __init__(self, call: Call, name: str, context: GuardContext, inside: bool, tenant: str | None) -> None:  # noqa: FBT001
+    def __init__(self, call: Call, name: str, context: GuardContext, inside: bool, tenant: str | None) -> None:
         self.call, self.name, self.context, self.inside, self._tenant = call, name, context, inside, tenant
         self.metrics: OperationMetrics = context.metrics.operation(name)
         verb = name.rpartition(".")[2]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-Item = TypeVar("Item", covariant=True)
+Item = TypeVar("Item", covariant=True)  # noqa: PLC0105 - the item of a page is what it is
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,9 +162,7 @@ class VectorIndex:
         find = self._rows.get
         return np.sort(np.array([row for id_ in allowed if (row := find(id_)) is not None], np.int64))
 
-    def _candidates(
-        self, query: NDArray[np.float64], rows: NDArray[np.int64] | None, limit: int
-    ) -> NDArray[np.int64]:
+    def _candidates(self, query: NDArray[np.float64], rows: NDArray[np.int64] | None, limit: int) -> NDArray[np.int64]:
         """Rows among which the best `limit` of `rows` (None: of all) certainly are."""
         if rows is None:
             rows = np.arange(self.rows)
@@ -185,9 +183,7 @@ class VectorIndex:
             # one thread that releases the interpreter lock: BLAS would start more, which fight with the other readers
             products: NDArray[Any] = np.einsum("ij,j->i", matrix, query.astype(np.float32))
         else:
-            products = np.concatenate(
-                [matrix[at].astype(np.float64) @ query for at in _chunks(*matrix.shape)]
-            )
+            products = np.concatenate([matrix[at].astype(np.float64) @ query for at in _chunks(*matrix.shape)])
         return products if self.metric != "l2" else 2.0 * products - self._squares[chosen]
 
     def _reach(self, query: NDArray[np.float64]) -> float:

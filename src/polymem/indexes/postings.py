@@ -68,9 +68,7 @@ class TextIndex:
         latest = dict(zip(ids, blobs, strict=True))
         first, total = len(self._ids), len(self._ids) + len(latest)
         newest = list(latest.values())
-        streams = [
-            decode_tokens(newest[at : at + _BATCH], first + at) for at in range(0, len(newest), _BATCH)
-        ]
+        streams = [decode_tokens(newest[at : at + _BATCH], first + at) for at in range(0, len(newest), _BATCH)]
         self.remove_many(list(latest))
         self._ids.extend(latest)
         self._numbers.update(zip(latest, range(first, total), strict=True))

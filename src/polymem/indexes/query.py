@@ -23,9 +23,7 @@ class Sought:
         """The fields in which something matches, with the marks in them."""
         wanted = [(word,) for word in self.words] + self.phrases + [p for some in self.prefixes for p in some]
         searched = {name: text for name, text in fields.items() if name not in self.unsearched}
-        marked = {
-            name: mark(self.analyzer.spans(text), text, wanted, marks) for name, text in searched.items()
-        }
+        marked = {name: mark(self.analyzer.spans(text), text, wanted, marks) for name, text in searched.items()}
         return {name: text for name, text in marked.items() if text is not None}
 
 

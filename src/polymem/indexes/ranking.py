@@ -26,9 +26,7 @@ def allowed_best(
     return search(limit, allowed)
 
 
-def best(
-    scores: NDArray[np.float64], numbers: NDArray[Any], ids: Sequence[str], count: int
-) -> list[tuple[str, float]]:
+def best(scores: NDArray[np.float64], numbers: NDArray[Any], ids: Sequence[str], count: int) -> list[tuple[str, float]]:
     """The `count` highest scores with the ids of their numbers, ties by id."""
     if count <= 0:
         return []

@@ -39,9 +39,7 @@ class Segment:
     def nbytes(self) -> int:
         arrays = (self.hashes, self.posting_starts, self.documents, self.token_starts, self.slots, self.names)
         headers = (self.header_slots, self.header_fields, self.header_documents)
-        return sum(array.nbytes for array in (*arrays, *headers)) + (
-            0 if self.fields is None else self.fields.nbytes
-        )
+        return sum(array.nbytes for array in (*arrays, *headers)) + (0 if self.fields is None else self.fields.nbytes)
 
     def word(self, term: int, weights: Mapping[int, float]) -> Matches:
         """The documents that hold a term (given by its hash)."""
@@ -83,9 +81,7 @@ class Segment:
 
     def _begins(self, terms: Sequence[int]) -> NDArray[np.int32]:
         """Slots at which the whole phrase begins: those of its rarest term, then thinned by the others."""
-        tokens = sorted(
-            ((self._tokens(term), place) for place, term in enumerate(terms)), key=lambda t: len(t[0])
-        )
+        tokens = sorted(((self._tokens(term), place) for place, term in enumerate(terms)), key=lambda t: len(t[0]))
         begins = tokens[0][0] - np.int32(tokens[0][1])
         for slots, place in tokens[1:]:
             if not len(begins):

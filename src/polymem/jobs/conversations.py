@@ -94,9 +94,7 @@ def _read_locomo(path: Path) -> Iterator[Conversation]:
         utterances = tuple(_locomo_turns(at, at.mapping(sample.get("conversation"), "conversation")))
         labels = {utterance.turn for utterance in utterances}
         questions, dropped = _questions(_locomo_questions(at, sample.get("qa", [])), labels)
-        yield Conversation(
-            str(sample.get("sample_id", f"{path.stem}-{number}")), utterances, questions, dropped
-        )
+        yield Conversation(str(sample.get("sample_id", f"{path.stem}-{number}")), utterances, questions, dropped)
 
 
 def _locomo_turns(place: "_Place", conversation: Mapping[str, Any]) -> Iterator[Utterance]:
@@ -304,9 +302,7 @@ class _Place:
         return value if isinstance(value, str) else self.fail("expected a string", field)
 
 
-def _questions(
-    found: Iterable[tuple[str, str, list[str]]], labels: set[str]
-) -> tuple[tuple[Question, ...], int]:
+def _questions(found: Iterable[tuple[str, str, list[str]]], labels: set[str]) -> tuple[tuple[Question, ...], int]:
     questions, dropped = [], 0
     for text, category, evidence in found:
         kept = tuple(dict.fromkeys(label for label in evidence if label in labels))

@@ -170,9 +170,7 @@ def query_vector(tokens: TokenVectors, rows: int, frequencies: Mapping[str, int]
     return unit(vector) if vector.any() else None
 
 
-def candidates(
-    text: Sequence[Match], vector: Sequence[Match], neighbours: Callable[[str], Iterable[str]]
-) -> list[str]:
+def candidates(text: Sequence[Match], vector: Sequence[Match], neighbours: Callable[[str], Iterable[str]]) -> list[str]:
     """The ids that `rank` orders: both lists and the neighbours of the text hits, each once."""
     ids = dict.fromkeys(id for id, _ in text)
     ids.update(dict.fromkeys(near for id, _ in text for near in neighbours(id)))
@@ -230,9 +228,7 @@ def decisive(ranked: Sequence[Ranked], vector: Iterable[Match] | None) -> list[s
     return [words.id, min(compared)[1], max(compared)[1]] if compared else [words.id]
 
 
-def _context(
-    own: Mapping[str, float], neighbours: Callable[[str], Iterable[str]], weight: float
-) -> dict[str, float]:
+def _context(own: Mapping[str, float], neighbours: Callable[[str], Iterable[str]], weight: float) -> dict[str, float]:
     context: dict[str, float] = {}
     if weight:
         for id, score in own.items():
@@ -246,9 +242,7 @@ def _text_parts(
 ) -> dict[str, dict[str, float]]:
     best = max((own.get(id, 0.0) + context.get(id, 0.0) for id in ids), default=0.0)
     scale = share / best if best > 0 else 0.0
-    return {
-        id: {"text": own.get(id, 0.0) * scale, "text_neighbours": context.get(id, 0.0) * scale} for id in ids
-    }
+    return {id: {"text": own.get(id, 0.0) * scale, "text_neighbours": context.get(id, 0.0) * scale} for id in ids}
 
 
 def _add_vector(parts: dict[str, dict[str, float]], cosines: Mapping[str, float], share: float) -> None:

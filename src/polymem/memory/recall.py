@@ -158,9 +158,7 @@ class _Recall:
             (rows, frequencies), _ = await asyncio.gather(counting, self._ask(_VECTORS, self._space.mean, None))
         return rows, dict(frequencies)
 
-    async def _vector(
-        self, tokens: TokenVectors | None, rows: int, frequencies: dict[str, int]
-    ) -> Vector | None:
+    async def _vector(self, tokens: TokenVectors | None, rows: int, frequencies: dict[str, int]) -> Vector | None:
         if tokens is not None:
             return query_vector(tokens, rows, frequencies)
         embedder = self._shelf.embedder

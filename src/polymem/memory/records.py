@@ -151,9 +151,7 @@ def record_of(document: Document) -> MemoryRecord:
     return MemoryRecord(**_values(document))
 
 
-def hit_of(
-    document: Document, score: float, scores: dict[str, float], neighbours: tuple[MemoryRecord, ...]
-) -> Hit:
+def hit_of(document: Document, score: float, scores: dict[str, float], neighbours: tuple[MemoryRecord, ...]) -> Hit:
     return Hit(**_values(document), score=score, scores=scores, neighbours=neighbours)
 
 

@@ -83,9 +83,7 @@ class MemorySession:
         turn: they go with it. `at` is when it was said, now if not given. `speaker` is who said it, `subject` whom
         it is about. Without a `ttl` it stays for ever. `idempotency_key` is that of `Memory.remember`.
         """
-        turn = NewTurn(
-            role, content, speaker, at, metadata, subject, source, confidence, importance, ttl, turn_id
-        )
+        turn = NewTurn(role, content, speaker, at, metadata, subject, source, confidence, importance, ttl, turn_id)
         return (await self._add([turn], idempotency_key, skip_existing=False))[0]
 
     async def add_many(

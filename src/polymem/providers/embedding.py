@@ -199,7 +199,7 @@ def _matrix(answer: object, rows: int) -> Matrix:
         matrix = np.asarray(answer, dtype=np.float32)
     except (TypeError, ValueError):
         raise StorageDataError("expected vectors of numbers, all of one length", field="embed") from None
-    if matrix.ndim != 2 or matrix.shape[0] != rows or matrix.shape[1] == 0:
+    if matrix.ndim != 2 or matrix.shape[0] != rows or matrix.shape[1] == 0:  # noqa: PLR2004 - rows and numbers
         raise StorageDataError(f"expected {rows} vectors, got shape {matrix.shape}", field="embed")
     if not np.isfinite(matrix).all():
         raise StorageDataError("expected finite numbers, got NaN or infinity", field="embed")

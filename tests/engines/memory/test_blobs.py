@@ -98,9 +98,7 @@ async def test_pages_by_prefix(blobs: BlobDriver) -> None:
     assert ([i.key for i in page.items], page.after) == (["a/3"], None)
 
 
-async def test_abandoned_uploads_are_swept(
-    engine: MemoryEngine, blobs: BlobDriver, clock: ManualClock
-) -> None:
+async def test_abandoned_uploads_are_swept(engine: MemoryEngine, blobs: BlobDriver, clock: ManualClock) -> None:
     upload = await blobs.begin("c")
     assert (await engine.namespaces("", None, 9)).items == []
     clock.advance(86_400)

@@ -24,9 +24,7 @@ async def put(
     await kv.put(key, body, "json", version=version, expires_at=expires_at)
 
 
-async def keys(
-    kv: KeyValueDriver, prefix: str, after: str | None, limit: int
-) -> tuple[list[str], str | None]:
+async def keys(kv: KeyValueDriver, prefix: str, after: str | None, limit: int) -> tuple[list[str], str | None]:
     page = await kv.page(prefix, after, limit)
     return [key for key, _ in page.items], page.after
 
@@ -113,9 +111,7 @@ async def test_increment(kv: KeyValueDriver, clock: ManualClock) -> None:
     assert await kv.get("new") == (b"%d" % (2**63 - 1), "json")
 
 
-@pytest.mark.parametrize(
-    "body", [b"1.0", b'"1"', b"true", b"null", b"1e3", b" 1", b"[1]", b"9" * 30, b"\xd9\xa1"]
-)
+@pytest.mark.parametrize("body", [b"1.0", b'"1"', b"true", b"null", b"1e3", b" 1", b"[1]", b"9" * 30, b"\xd9\xa1"])
 async def test_increment_needs_an_integer(kv: KeyValueDriver, body: bytes) -> None:
     await put(kv, "k", body)
     with pytest.raises(StorageDataError):
@@ -143,9 +139,7 @@ async def test_pages_in_code_point_order_under_mutation(kv: KeyValueDriver) -> N
 
 
 async def test_put_many_last_wins(kv: KeyValueDriver) -> None:
-    await kv.put_many(
-        [("a", b"1", "json", 1), ("b", b"2", "json", 2), ("a", b"3", "json", 3)], expires_at=None
-    )
+    await kv.put_many([("a", b"1", "json", 1), ("b", b"2", "json", 2), ("a", b"3", "json", 3)], expires_at=None)
     assert await kv.get_many(["a", "b"]) == {"a": (b"3", "json"), "b": (b"2", "json")}
 
 

@@ -106,8 +106,7 @@ async def test_foreign_damaged_and_newer_snapshots_change_nothing(engine: Memory
     start = good.index(b"\n") + 1
     newer = good[:start] + (2).to_bytes(2, "big") + good[start + 2 :]
     flipped = [
-        good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :]
-        for at in (0, start, start + 5, start + 40, len(good) - 1)
+        good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :] for at in (0, start, start + 5, start + 40, len(good) - 1)
     ]
     nonsense = good[: start + 2] + hashlib.sha256(b"x").digest() + b"x"
     for bad in [

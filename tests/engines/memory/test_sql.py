@@ -16,9 +16,7 @@ pytestmark = pytest.mark.anyio
 async def sql(engine: MemoryEngine) -> SqlDriver:
     driver = engine.drivers("").sql
     assert driver is not None
-    await driver.execute(
-        "create table p (id integer primary key, n text not null unique, v check (v > 0))", ()
-    )
+    await driver.execute("create table p (id integer primary key, n text not null unique, v check (v > 0))", ())
     await driver.execute("create table c (p references p)", {})
     await driver.execute("insert into p values (1, 'one', 1)", ())
     return driver

@@ -16,9 +16,7 @@ async def text(engine: MemoryEngine) -> TextDriver:
     driver = engine.drivers("").text
     assert driver is not None
     texts = {"1": "the cat sat", "2": "a dog runs fast", "3": "dogs and cats run, a fast dog"}
-    await driver.put_many(
-        NOTES, [Document(id_, {"text": body}, {"n": int(id_)}) for id_, body in texts.items()]
-    )
+    await driver.put_many(NOTES, [Document(id_, {"text": body}, {"n": int(id_)}) for id_, body in texts.items()])
     return driver
 
 
@@ -39,9 +37,7 @@ async def test_search_follows_every_write(text: TextDriver) -> None:
     assert await ids(text, TextQuery(prefixes=("sa",))) == ["1"]
     await text.put_many(NOTES, [Document("1", {"text": "a saddle"}, {})])
     assert await ids(text, TextQuery(words=("sat",))) == []
-    assert await ids(text, TextQuery(prefixes=("sad",))) == ["1"], (
-        "words written after the first prefix are known"
-    )
+    assert await ids(text, TextQuery(prefixes=("sad",))) == ["1"], "words written after the first prefix are known"
     assert await text.delete_many(NOTES, ["3", "3", "none"]) == 1
     assert await ids(text, TextQuery(words=("dogs",))) == ["2"]
     assert await text.frequencies(NOTES, ["running", "cats", "..."]) == (

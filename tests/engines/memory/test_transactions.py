@@ -43,9 +43,7 @@ async def read(kv: KeyValueDriver, key: str) -> bytes | None:
 
 
 async def write_everything(drivers: Drivers, id_: str) -> None:
-    assert (
-        drivers.kv and drivers.turns and drivers.vectors and drivers.text and drivers.graph and drivers.blobs
-    )
+    assert drivers.kv and drivers.turns and drivers.vectors and drivers.text and drivers.graph and drivers.blobs
     await put(drivers.kv, id_, b"1")
     await drivers.turns.append([TurnRow(id_, id_, None, "user", '""', "{}", 0, None)], replace=False)
     await drivers.vectors.put_many(SPACE, [VectorRecord(id_, np.array([1, 0], np.float32), {})])
@@ -60,12 +58,8 @@ async def write_everything(drivers: Drivers, id_: str) -> None:
 
 async def ids_everywhere(drivers: Drivers) -> list[list[str]]:
     """The ids each contract shows, by search where there is one."""
-    assert (
-        drivers.kv and drivers.turns and drivers.vectors and drivers.text and drivers.graph and drivers.blobs
-    )
-    hits = await drivers.vectors.search(
-        SPACE, np.array([1, 0], np.float32), limit=9, where=None, min_score=None
-    )
+    assert drivers.kv and drivers.turns and drivers.vectors and drivers.text and drivers.graph and drivers.blobs
+    hits = await drivers.vectors.search(SPACE, np.array([1, 0], np.float32), limit=9, where=None, min_score=None)
     query = TextQuery(words=("word",))
     found = await drivers.text.search(NOTES, query, limit=9, offset=0, where=None, highlight=None)
     nodes = (await drivers.graph.page("g", None, None, 9)).items

@@ -18,9 +18,7 @@ def turns(engine: MemoryEngine) -> TurnDriver:
     return driver
 
 
-def row(
-    session: str, turn_id: int | None = None, content: str = '""', expires_at: int | None = None
-) -> TurnRow:
+def row(session: str, turn_id: int | None = None, content: str = '""', expires_at: int | None = None) -> TurnRow:
     return TurnRow("id", session, turn_id, "user", content, "{}", 0, expires_at)
 
 
@@ -72,9 +70,7 @@ async def test_each_turn_expires_at_its_own_instant(turns: TurnDriver, clock: Ma
     assert await turns.count(None, include_expired=True) == 3
     assert await turns.sessions(None, 9) == Page(["s"], None)
     assert await turns.append([row("s", 1)], replace=False) == [1], "an expired turn is no conflict"
-    assert await turns.append([row("gone")], replace=False) == [2], (
-        "but its number is taken until it is swept"
-    )
+    assert await turns.append([row("gone")], replace=False) == [2], "but its number is taken until it is swept"
     assert await turns.clear("gone") == 1
     assert await turns.clear("never") == 0
     assert await turns.count("never", include_expired=True) == 0

@@ -179,7 +179,9 @@ async def test_a_creation_cut_short_is_a_new_file(new_store: NewStore, path: Pat
         await store.kv.put("k", 1)
 
 
-@pytest.mark.parametrize("name", ["a b.db", "ü 文件 🙂.db", "a?mode=ro&x=%41.db", "file:x.db", "it's \"q\".db", ":x:", "-x", "a#b"])
+@pytest.mark.parametrize(
+    "name", ["a b.db", "ü 文件 🙂.db", "a?mode=ro&x=%41.db", "file:x.db", 'it\'s "q".db', ":x:", "-x", "a#b"]
+)
 async def test_hostile_file_names(new_store: NewStore, tmp_path: Path, name: str) -> None:
     async with new_store(tmp_path / name) as store:
         await store.kv.put("k", 1)
@@ -220,7 +222,9 @@ async def test_a_clean_close_leaves_one_file_and_no_thread(new_store: NewStore, 
 async def test_the_file_says_what_it_is(new_store: NewStore, path: Path) -> None:
     await closed_file(new_store, path)
     connection = apsw.Connection(str(path))
-    found = {p: connection.pragma(p) for p in ("application_id", "user_version", "journal_mode", "page_size", "auto_vacuum")}
+    found = {
+        p: connection.pragma(p) for p in ("application_id", "user_version", "journal_mode", "page_size", "auto_vacuum")
+    }
     connection.close()
     assert found == {
         "application_id": int.from_bytes(b"PMEM"), "user_version": 1, "journal_mode": "wal", "page_size": 4096,
@@ -262,7 +266,13 @@ async def test_the_engine_alone_may_be_opened_and_closed_twice(path: Path) -> No
 async def test_use_before_open_and_after_close(new_store: NewStore) -> None:
     store = new_store()
     for _ in range(2):
-        for call in (store.kv.get("k"), store.kv.put("k", 1), store.kv.count(), store.drop_namespace("a"), store.check()):
+        for call in (
+            store.kv.get("k"),
+            store.kv.put("k", 1),
+            store.kv.count(),
+            store.drop_namespace("a"),
+            store.check(),
+        ):
             with pytest.raises(StorageConnectionError):
                 await call
         with pytest.raises(StorageConnectionError):
@@ -304,7 +314,9 @@ async def test_another_durability_in_one_process_is_refused(new_store: NewStore)
         await one.kv.put("k", 1)
 
 
-async def test_opening_that_is_cancelled_leaves_nothing_open(new_store: NewStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_opening_that_is_cancelled_leaves_nothing_open(
+    new_store: NewStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """G-8: the thread that opens the file cannot be stopped, but what it opened can be closed."""
     entered, go = threading.Event(), threading.Event()
     acquire = registry.acquire

@@ -49,9 +49,7 @@ def open_database() -> apsw.Connection:
 
 def store(database: apsw.Connection, documents: list[Any]) -> None:
     database.execute("DELETE FROM documents")
-    rows = [
-        (f"{index:03}", msgspec.json.encode(document).decode()) for index, document in enumerate(documents)
-    ]
+    rows = [(f"{index:03}", msgspec.json.encode(document).decode()) for index, document in enumerate(documents)]
     database.executemany("INSERT INTO documents VALUES (?, ?)", rows)
 
 
@@ -77,17 +75,13 @@ TEXTS = st.one_of(
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=4),
 )
 FLOATS = st.one_of(
-    st.sampled_from(
-        [0.0, -0.0, 1.0, 1.5, -1.0, 2.0**53, 2.0**63, -(2.0**63), 2.0**64, 1e23, 1e308, 5e-324, 0.1]
-    ),
+    st.sampled_from([0.0, -0.0, 1.0, 1.5, -1.0, 2.0**53, 2.0**63, -(2.0**63), 2.0**64, 1e23, 1e308, 5e-324, 0.1]),
     st.floats(allow_nan=False, allow_infinity=False),
 )
 INTS = st.one_of(
     st.sampled_from([0, 1, -1, 2, 2**53, 2**53 + 1, 2**63 - 1, -(2**63)]), st.integers(-(2**63), 2**63 - 1)
 )
-BIG_INTS = st.one_of(
-    st.sampled_from([2**63, 2**64, 2**64 + 1, -(2**63) - 1, -(2**80)]), st.integers(-(2**200), 2**200)
-)
+BIG_INTS = st.one_of(st.sampled_from([2**63, 2**64, 2**64 + 1, -(2**63) - 1, -(2**80)]), st.integers(-(2**200), 2**200))
 SCALARS = st.one_of(st.none(), st.booleans(), INTS, FLOATS, TEXTS)
 
 
@@ -188,9 +182,7 @@ OPERANDS_OF: dict[str, Callable[[Pool], Any]] = {
 
 
 def walk(value: Any, path: Path) -> list[tuple[Path, Any]]:
-    children = (
-        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    )
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     found = [(path, value)] if path else []
     for key, child in children:
         found += walk(child, (*path, str(key)))
@@ -218,9 +210,7 @@ def is_path(path: Path) -> bool:
         [{"a": 2**64}, {"a": [1.0]}, {"a": {}}, {"a": 1}, {}],
     )
 )
-def test_sqlite_gives_the_answers_of_the_oracle(
-    database: apsw.Connection, case: tuple[Filter, list[Any]]
-) -> None:
+def test_sqlite_gives_the_answers_of_the_oracle(database: apsw.Connection, case: tuple[Filter, list[Any]]) -> None:
     check(database, *case)
 
 
@@ -228,13 +218,10 @@ def test_sqlite_gives_the_answers_of_the_oracle(
 @SETTINGS
 @given(
     st.lists(
-        st.dictionaries(st.sampled_from(["a", "b", "0"]), nested(SCALARS | BIG_INTS, 3), max_size=3)
-        | OPERANDS,
+        st.dictionaries(st.sampled_from(["a", "b", "0"]), nested(SCALARS | BIG_INTS, 3), max_size=3) | OPERANDS,
         max_size=8,
     ),
-    st.lists(
-        st.tuples(st.sampled_from(["a", "b", "0", "a.0"]), st.sampled_from(["asc", "desc"])), max_size=3
-    ),
+    st.lists(st.tuples(st.sampled_from(["a", "b", "0", "a.0"]), st.sampled_from(["asc", "desc"])), max_size=3),
 )
 def test_sqlite_keeps_the_order_of_the_oracle(
     database: apsw.Connection, documents: list[Any], order: list[tuple[str, str]]
@@ -247,9 +234,7 @@ def check_order(database: apsw.Connection, documents: list[Any], order: tuple[Or
     store(database, documents)
     terms = ", ".join(compile_order(order))
     found = [row[0] for row in database.execute(f"SELECT id FROM documents ORDER BY {terms}")]
-    keyed = [
-        (sort_key(document, order, f"{index:03}"), f"{index:03}") for index, document in enumerate(documents)
-    ]
+    keyed = [(sort_key(document, order, f"{index:03}"), f"{index:03}") for index, document in enumerate(documents)]
     assert found == [key for _, key in sorted(keyed)]
 
 
@@ -376,9 +361,7 @@ def test_an_index_on_the_extracted_value_is_used(where: Filter) -> None:
     database.execute("CREATE TABLE documents (id TEXT PRIMARY KEY, payload TEXT)")
     database.execute(f"CREATE INDEX by_age ON documents ({extract(('age',))})")
     sql, values = compile_filter(where)
-    plan = [
-        row[3] for row in database.execute(f"EXPLAIN QUERY PLAN SELECT id FROM documents WHERE {sql}", values)
-    ]
+    plan = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN SELECT id FROM documents WHERE {sql}", values)]
     assert "SEARCH documents USING INDEX by_age" in plan[0]
 
 

@@ -20,7 +20,9 @@ def ref(id: str, label: str = "P") -> NodeRef:
     return NodeRef(label, id)
 
 
-def edge(id: str, source: str, target: str, type: str = "T", since: int | None = None, until: int | None = None) -> Edge:
+def edge(
+    id: str, source: str, target: str, type: str = "T", since: int | None = None, until: int | None = None
+) -> Edge:
     return Edge(id, ref(source), ref(target), type, {"id": id}, since, until)
 
 
@@ -67,7 +69,9 @@ async def test_expand_searches_indexes_only(store: Store, direction: str, typed:
     for way in ways:
         columns = f"namespace=? AND graph=? AND {way}_label=? AND {way}_id=?{' AND type=?' if typed else ''}"
         assert any(f"SEARCH e USING INDEX pm_edges_{way} ({columns})" in step for step in plan), plan
-    assert sum("SEARCH n USING PRIMARY KEY (namespace=? AND graph=? AND label=? AND id=?)" in s for s in plan) == len(ways)
+    assert sum("SEARCH n USING PRIMARY KEY (namespace=? AND graph=? AND label=? AND id=?)" in s for s in plan) == len(
+        ways
+    )
     assert not any(step.startswith(("SCAN e", "SCAN n")) for step in plan), plan
 
 

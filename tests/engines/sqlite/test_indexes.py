@@ -56,7 +56,9 @@ async def test_inside_a_transaction_its_own_rows_count(store: Store) -> None:
 async def test_a_reader_of_an_older_state_leaves_no_old_answer_behind(store: Store) -> None:
     await store.text("t").put("a", "apple", {"n": 1})
     settings, slot = store.engine._settings, Slot[TextIndex]()  # type: ignore[attr-defined]
-    source: Source[TextIndex] = Source("pm_texts", "tokens", TextIndex, lambda index, ids, blobs: index.put_many(ids, blobs))
+    source: Source[TextIndex] = Source(
+        "pm_texts", "tokens", TextIndex, lambda index, ids, blobs: index.put_many(ids, blobs)
+    )
     older, newer = settings.connect(), settings.connect()
     try:
         older.execute("begin; select count(*) from pm_texts").fetchall()

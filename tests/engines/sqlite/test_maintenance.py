@@ -200,7 +200,9 @@ async def test_check_names_problems(store: Store) -> None:
     def spoil(connection: apsw.Connection) -> None:
         connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 0)
         connection.pragma("writable_schema", 1)
-        connection.execute("update sqlite_schema set sql = replace(sql, '(expires_at)', '(created_at)') where name = 'pm_turns_expires'")
+        connection.execute(
+            "update sqlite_schema set sql = replace(sql, '(expires_at)', '(created_at)') where name = 'pm_turns_expires'"
+        )
         connection.pragma("writable_schema", 0)
 
     await runner.unbatched(spoil)
@@ -258,13 +260,26 @@ async def test_sweeping_uses_indexes(store: Store) -> None:
     for table in ("pm_kv", "pm_turns"):
         plan = await store.sql.query(f"explain query plan select 1 from {table} where expires_at <= 5 limit 9")
         assert f"{table}_expires" in str(plan)
-    plan = await store.sql.query("explain query plan select upload from pm_uploads where not committed and started_at < 5")
+    plan = await store.sql.query(
+        "explain query plan select upload from pm_uploads where not committed and started_at < 5"
+    )
     assert "pm_uploads_open" in str(plan)
 
 
 # --- namespaces ---------------------------------------------------------------------------------------------------
 
-SIBLINGS = [("a", "b"), ("ab",), ("a%",), ("a0",), ("a/",), ("A",), ("a", "b", "c"), ("a.",), ("b", "a"), ("\U0010ffff",)]
+SIBLINGS = [
+    ("a", "b"),
+    ("ab",),
+    ("a%",),
+    ("a0",),
+    ("a/",),
+    ("A",),
+    ("a", "b", "c"),
+    ("a.",),
+    ("b", "a"),
+    ("\U0010ffff",),
+]
 
 
 async def write_everywhere(store: Store) -> None:
@@ -307,7 +322,9 @@ async def test_namespaces_are_listed_in_order(store: Store) -> None:
 async def test_namespaces_come_in_pages(store: Store) -> None:
     names = sorted(f"t{n:03}/" for n in range(23))
     for n in range(23):
-        await (store.namespace(f"t{n:03}").kv if n % 2 else store.namespace(f"t{n:03}").graph()).clear()  # leave nothing
+        await (
+            store.namespace(f"t{n:03}").kv if n % 2 else store.namespace(f"t{n:03}").graph()
+        ).clear()  # leave nothing
         await store.namespace(f"t{n:03}").graph().create_node("n", "P")
     listed: list[str] = []
     after: str | None = None

@@ -26,7 +26,9 @@ async def rows(store: Store) -> int:
 async def test_parameters_by_place_and_by_name(sql: Store) -> None:
     assert await sql.sql.query("select b from t where a = ?", [2]) == [("two",)]
     assert await sql.sql.query("select b from t where a = :a or b = $b", {"a": 1, "b": "two"}) == [("one",), ("two",)]
-    assert await sql.sql.query("select ?, ?, ?, ?, ?", [None, 2**62, 1.5, "ü", b"\x00"]) == [(None, 2**62, 1.5, "ü", b"\x00")]
+    assert await sql.sql.query("select ?, ?, ?, ?, ?", [None, 2**62, 1.5, "ü", b"\x00"]) == [
+        (None, 2**62, 1.5, "ü", b"\x00")
+    ]
 
 
 async def test_rows_of_returning(sql: Store) -> None:
@@ -83,12 +85,22 @@ async def test_statements_that_belong_to_the_engine(sql: Store, statement: str) 
     assert await rows(sql) == 3
 
 
-@pytest.mark.parametrize("statement", ["pragma table_info(t)", "PRAGMA main.index_list('t')", "pragma integrity_check", "explain select 1"])
+@pytest.mark.parametrize(
+    "statement", ["pragma table_info(t)", "PRAGMA main.index_list('t')", "pragma integrity_check", "explain select 1"]
+)
 async def test_pragmas_that_read_are_fine(sql: Store, statement: str) -> None:
     await sql.sql.query(statement)
 
 
-@pytest.mark.parametrize("statement", ["select 1; select 2", "delete from t; delete from t where a = 1", "delete from t;delete from t;", "insert into t(b) values('x'); commit"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select 1; select 2",
+        "delete from t; delete from t where a = 1",
+        "delete from t;delete from t;",
+        "insert into t(b) values('x'); commit",
+    ],
+)
 async def test_one_statement_at_a_time(sql: Store, statement: str) -> None:
     with pytest.raises(StorageQueryError):
         await sql.sql.execute(statement)

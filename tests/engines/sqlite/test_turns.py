@@ -133,7 +133,9 @@ async def test_turns_survive_reopening(new_store: NewStore, path: Path) -> None:
 @pytest.mark.parametrize("name", ["_GET", "_RECENT", "_PAGE", "_COUNT", "_HIGHEST", "_SESSIONS", "_COUNT_ALL"])
 async def test_statements_search_the_primary_key(store: Store, name: str) -> None:
     statement = getattr(cell, name)
-    wanted = ["n", "s", 5, 1, 1, 1][: statement.count("?6") and 6 or max(int(d) for d in "123456" if f"?{d}" in statement)]
+    wanted = ["n", "s", 5, 1, 1, 1][
+        : statement.count("?6") and 6 or max(int(d) for d in "123456" if f"?{d}" in statement)
+    ]
     plan = await store.sql.query(f"explain query plan {statement}", wanted)
     steps = [step for *_, step in plan]
     assert any("SEARCH pm_turns USING PRIMARY KEY (namespace=?" in step for step in steps), steps

@@ -55,6 +55,4 @@ def _refused(error: OSError) -> StorageFullError | StorageQueryError:
 
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFullError("no space left for the snapshot", field="path")
-    return StorageQueryError(
-        f"the snapshot file cannot be used: {os.strerror(error.errno or 0)}", field="path"
-    )
+    return StorageQueryError(f"the snapshot file cannot be used: {os.strerror(error.errno or 0)}", field="path")

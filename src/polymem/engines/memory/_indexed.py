@@ -28,13 +28,13 @@ class IndexedTable(Table[str, R], Generic[R, X]):
     def fork(self) -> Self:
         """The index stays with the committed table: a transaction that searches builds its own."""
         fork = super().fork()
-        fork._index = None
-        fork._stale = set(self._stale)
+        fork._index = None  # noqa: SLF001 - another table of this class
+        fork._stale = set(self._stale)  # noqa: SLF001 - another table of this class
         return fork
 
     def settle(self) -> None:
         if self._index is None and self.origin is not None:
-            self._index = self.origin._index
+            self._index = self.origin._index  # noqa: SLF001 - another table of this class
         super().settle()
 
     def fresh(self, build: Callable[[], X], change: Callable[[X, list[str], list[str]], None]) -> X:

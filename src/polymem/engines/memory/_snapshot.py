@@ -57,13 +57,10 @@ def dump(tables: Tables) -> bytes:
         _State(
             kv=[(namespace, table.rows) for namespace, _, table in _all(tables, KVTable)],
             turns=[
-                (namespace, name, list(table.rows.values()))
-                for namespace, name, table in _all(tables, SessionTable)
+                (namespace, name, list(table.rows.values())) for namespace, name, table in _all(tables, SessionTable)
             ],
             vectors=[(namespace, t.space, _vectors(t)) for namespace, _, t in _all(tables, VectorTable)],
-            text=[
-                (namespace, t.collection, _documents(t)) for namespace, _, t in _all(tables, DocumentTable)
-            ],
+            text=[(namespace, t.collection, _documents(t)) for namespace, _, t in _all(tables, DocumentTable)],
             nodes=[(namespace, name, _nodes(table)) for namespace, name, table in _all(tables, NodeTable)],
             edges=[(namespace, name, _edges(table)) for namespace, name, table in _all(tables, EdgeTable)],
             blobs=[
@@ -80,6 +77,7 @@ def load(data: bytes, clock: Clock) -> Tables:
     """The state of a snapshot; `StorageCorruptError` for anything else."""
     state = _decode(data)
     view = View(clock, {})
+    _load_collections(view, state)
     _load_records(view, state)
     _load_graphs(view, state)
     _load_blobs(view, state)
@@ -152,13 +150,14 @@ def _load_records(view: View, state: _State) -> None:
     for namespace, session, turns in state.turns:
         for row in turns:
             view.table(SessionTable, namespace, session).put(row.turn_id or 0, row)
+
+
+def _load_collections(view: View, state: _State) -> None:
     for namespace, space, vectors in state.vectors:
         table = view.table(VectorTable, namespace, space.name)
         table.space = space
         for id_, vector, payload in vectors:
-            table.put(
-                id_, VectorRecord(id_, np.frombuffer(vector, "<f4").astype(np.float32), decode_json(payload))
-            )
+            table.put(id_, VectorRecord(id_, np.frombuffer(vector, "<f4").astype(np.float32), decode_json(payload)))
     for namespace, collection, documents in state.text:
         texts = view.table(DocumentTable, namespace, collection.name)
         texts.collection = collection

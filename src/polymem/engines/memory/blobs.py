@@ -129,9 +129,7 @@ class MemoryBlobs:
         table = self._view.find(UploadTable, self._namespace, container)
         found = None if table is None else table.live(upload, self._view.clock.now())
         if found is None:
-            raise StorageNotFoundError(
-                "there is no such upload: it was committed, aborted or swept", field="upload"
-            )
+            raise StorageNotFoundError("there is no such upload: it was committed, aborted or swept", field="upload")
         return found
 
     def _show(self, container: str, info: BlobInfo, parts: tuple[bytes, ...]) -> None:

@@ -76,9 +76,7 @@ class MemoryEngine:
         held = {
             namespace
             for (kind, namespace), named in self._view.tables.items()
-            if kind.counted
-            and namespace.startswith(prefix)
-            and any(table.held(now) for table in named.values())
+            if kind.counted and namespace.startswith(prefix) and any(table.held(now) for table in named.values())
         }
         return page_of(sorted(name for name in held if after is None or name > after), limit, str)
 

@@ -96,9 +96,7 @@ class MemoryGraph:
         as_of: int | None,
     ) -> list[tuple[Edge, Node]]:
         nodes = self._nodes(graph)
-        steps = sorted(
-            self._steps(graph, dict.fromkeys(refs), direction), key=lambda step: (step[0].id, step[1])
-        )
+        steps = sorted(self._steps(graph, dict.fromkeys(refs), direction), key=lambda step: (step[0].id, step[1]))
         fitting = (step for step in steps if _fits(step[0], types, as_of))
         return [(_copy_edge(edge), _copy_node(nodes[far])) for edge, far in fitting]
 
@@ -133,9 +131,7 @@ class MemoryGraph:
         if edge is not None:
             self._view.table(LinkTable, self._namespace, graph).unlink(edge)
 
-    def _steps(
-        self, graph: str, refs: Iterable[NodeRef], direction: Direction
-    ) -> Iterator[tuple[Edge, NodeRef]]:
+    def _steps(self, graph: str, refs: Iterable[NodeRef], direction: Direction) -> Iterator[tuple[Edge, NodeRef]]:
         """Each edge at one of `refs` in that direction, with the node at its other end."""
         table, edges = self._view.find(LinkTable, self._namespace, graph), self._edges(graph)
         links = {} if table is None else table.rows

@@ -73,9 +73,7 @@ class MemoryText:
         table = self._find(collection)
         return [] if table is None else _ranked(table, query, where, limit, 0)[1]
 
-    async def frequencies(
-        self, collection: TextCollection, words: Sequence[str], /
-    ) -> tuple[int, Mapping[str, int]]:
+    async def frequencies(self, collection: TextCollection, words: Sequence[str], /) -> tuple[int, Mapping[str, int]]:
         table, language = self._find(collection), analyzer(collection.language)
         if table is None:
             return 0, dict.fromkeys(words, 0)
@@ -90,11 +88,7 @@ class MemoryText:
 
     async def count(self, collection: TextCollection, /, *, where: Filter | None) -> int:
         rows = self._rows(collection)
-        return (
-            len(rows)
-            if where is None
-            else sum(matches(where, document.payload) for document in rows.values())
-        )
+        return len(rows) if where is None else sum(matches(where, document.payload) for document in rows.values())
 
     async def clear(self, collection: TextCollection, /) -> int:
         await self._view.writable()
@@ -117,9 +111,7 @@ class MemoryText:
         table = self._find(collection)
         return {} if table is None else table.rows
 
-    def _documents(
-        self, collection: TextCollection, after: str | None, where: Filter | None
-    ) -> Iterator[Document]:
+    def _documents(self, collection: TextCollection, after: str | None, where: Filter | None) -> Iterator[Document]:
         table = self._find(collection)
         if table is not None:
             documents = (table.rows[id_] for id_ in table.keys_after(after))

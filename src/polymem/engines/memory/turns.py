@@ -40,18 +40,12 @@ class MemoryTurns:
         row = session.rows.get(turn_id) if session else None
         return row if row is not None and (include_expired or is_live(row, self._view.clock.now())) else None
 
-    async def recent(
-        self, session_id: str, /, *, limit: int, offset: int, include_expired: bool
-    ) -> list[TurnRow]:
+    async def recent(self, session_id: str, /, *, limit: int, offset: int, include_expired: bool) -> list[TurnRow]:
         session, now = self._session(session_id), self._view.clock.now()
         rows = (session.rows[turn_id] for turn_id in reversed(session.keys())) if session else iter(())
-        return list(
-            islice((row for row in rows if include_expired or is_live(row, now)), offset, offset + limit)
-        )
+        return list(islice((row for row in rows if include_expired or is_live(row, now)), offset, offset + limit))
 
-    async def page(
-        self, session_id: str, after: int | None, limit: int, /, *, include_expired: bool
-    ) -> list[TurnRow]:
+    async def page(self, session_id: str, after: int | None, limit: int, /, *, include_expired: bool) -> list[TurnRow]:
         session, now = self._session(session_id), self._view.clock.now()
         rows = (session.rows[turn_id] for turn_id in session.keys_after(after)) if session else iter(())
         return list(islice((row for row in rows if include_expired or is_live(row, now)), limit))
@@ -73,9 +67,7 @@ class MemoryTurns:
 
     async def count(self, session_id: str | None, /, *, include_expired: bool) -> int:
         sessions = self._view.named(SessionTable, self._namespace)
-        counted = (
-            sessions.values() if session_id is None else [sessions[i] for i in [session_id] if i in sessions]
-        )
+        counted = sessions.values() if session_id is None else [sessions[i] for i in [session_id] if i in sessions]
         now = self._view.clock.now()
         return sum(len(session.rows) if include_expired else session.held(now) for session in counted)
 
@@ -114,5 +106,5 @@ class MemoryTurns:
 
 
 def _turn_id(row: TurnRow) -> int:
-    assert row.turn_id is not None, "stored rows are numbered"
+    assert row.turn_id is not None, "stored rows are numbered"  # noqa: S101 - append gave it one
     return row.turn_id

@@ -80,9 +80,7 @@ class MemoryVectors:
     ) -> list[tuple[str, float]]:
         return self._nearest(space, vector, limit, where, None)
 
-    async def centred_cosines(
-        self, space: VectorSpace, vector: Vector, ids: Sequence[str], /
-    ) -> dict[str, float]:
+    async def centred_cosines(self, space: VectorSpace, vector: Vector, ids: Sequence[str], /) -> dict[str, float]:
         _check_length(vector, space)
         table = self._find(space)
         return {} if table is None else table.index().centred_cosines(vector, ids)
@@ -120,9 +118,7 @@ class MemoryVectors:
         table = self._find(space)
         if table is None:
             return []
-        allowed = (
-            None if where is None else {id_ for id_, r in table.rows.items() if matches(where, r.payload)}
-        )
+        allowed = None if where is None else {id_ for id_, r in table.rows.items() if matches(where, r.payload)}
         return table.index().search(vector, limit, allowed, min_score)
 
     def _rows(self, space: VectorSpace) -> dict[str, VectorRecord]:
@@ -140,9 +136,7 @@ def _refuse(stored: VectorSpace, asked: VectorSpace) -> None:
     for field in ("dimensions", "metric", "model"):
         known, given = getattr(stored, field), getattr(asked, field)
         if known != given:
-            raise StorageDataError(
-                f"the space was written with {field} {known!r}, not {given!r}", field=field
-            )
+            raise StorageDataError(f"the space was written with {field} {known!r}, not {given!r}", field=field)
 
 
 def _check_length(vector: Vector, space: VectorSpace) -> None:

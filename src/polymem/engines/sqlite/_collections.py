@@ -29,7 +29,9 @@ def find(connection: apsw.Connection, place: Place, options: Options) -> int | N
     number, stored = int(found[0]), decode_json(found[1])
     for field, given in options.items():
         if stored[field] != given:
-            raise StorageDataError(f"{place.name} was written with {field} {stored[field]!r}, not {given!r}", field=field)
+            raise StorageDataError(
+                f"{place.name} was written with {field} {stored[field]!r}, not {given!r}", field=field
+            )
     return number
 
 

@@ -92,7 +92,9 @@ def _refuse_network(path: Path) -> None:
         if len(mount) >= len(best) and real.is_relative_to(mount):
             best, kind = mount, filesystem
     if kind in _NETWORK:
-        raise StorageUnsupportedError(f"{kind} is a network file system; use a local disk or a server engine", field="url")
+        raise StorageUnsupportedError(
+            f"{kind} is a network file system; use a local disk or a server engine", field="url"
+        )
 
 
 def connect(path: Path, *, durability: str, cache_mb: int, vfs: str | None = None) -> apsw.Connection:

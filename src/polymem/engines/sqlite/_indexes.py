@@ -111,9 +111,7 @@ class Slot(Generic[Ix]):
         self.seq = max(self.seq, newest)
         return self.index
 
-    def chosen(
-        self, connection: apsw.Connection, collection: int, source: Source[Ix], where: Filter
-    ) -> set[str]:
+    def chosen(self, connection: apsw.Connection, collection: int, source: Source[Ix], where: Filter) -> set[str]:
         """The ids that satisfy a filter; looking at every row takes long, so those of a few filters are kept."""
         key = repr(condition_on(where, "payload"))  # not the filter itself: to Python 1 and True are equal
         _, ids = self.allowed.pop(key, (where, None))
@@ -140,7 +138,12 @@ class Indexes:
         self._slots: IndexCache[int, Slot[Any]] = IndexCache(max_bytes)
 
     def use(
-        self, connection: apsw.Connection, collection: int, source: Source[Ix], where: Filter | None, work: Work[Ix, Result]
+        self,
+        connection: apsw.Connection,
+        collection: int,
+        source: Source[Ix],
+        where: Filter | None,
+        work: Work[Ix, Result],
     ) -> Result:
         """Run `work` on the fresh index; others that want the same collection wait."""
         with self._lock:

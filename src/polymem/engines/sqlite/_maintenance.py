@@ -121,7 +121,9 @@ def backup(connection: apsw.Connection, target: Path) -> None:
     partial = target.with_name(target.name + ".partial")
     if target.exists():
         raise StorageConflictError("the target exists already", field="target")
-    connection.execute("select 1 from sqlite_schema").fetchall()  # fixes the state to copy: else each write starts it anew
+    connection.execute(
+        "select 1 from sqlite_schema"
+    ).fetchall()  # fixes the state to copy: else each write starts it anew
     try:
         _copy(connection, partial)
         _place(partial, target)

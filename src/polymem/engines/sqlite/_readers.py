@@ -51,5 +51,3 @@ class Readers:
                 connection.execute("rollback")
         except Exception as error:  # noqa: BLE001 - belongs to this caller alone
             job.error = error
-
-

@@ -27,7 +27,9 @@ _SIZES: Final = "select number, length(data) from pm_blob_parts where upload = ?
 _FIND: Final = f"select {_INFO} from pm_blobs where {_PLACE} and key = ?3"
 _SHOWN: Final = f"select 1 from pm_uploads where {_PLACE} and upload = ?3 and committed"
 _READ: Final = "select data from pm_blob_parts where upload = ? and number between ? and ? order by number"
-_COPY: Final = "insert into pm_blob_parts(upload, number, data) select ?1, number, data from pm_blob_parts where upload = ?2"
+_COPY: Final = (
+    "insert into pm_blob_parts(upload, number, data) select ?1, number, data from pm_blob_parts where upload = ?2"
+)
 
 
 class SqliteBlobs:
@@ -71,7 +73,9 @@ class SqliteBlobs:
         place = (self._namespace, container, upload)
 
         def abort(connection: apsw.Connection) -> None:
-            if connection.execute(f"select 1 from pm_uploads where {_PLACE} and upload = ?3 and not committed", place).get:
+            if connection.execute(
+                f"select 1 from pm_uploads where {_PLACE} and upload = ?3 and not committed", place
+            ).get:
                 _remove(connection, upload)
 
         await self._runner.write(abort)

@@ -38,7 +38,7 @@ def from_url(url: str, **options: Any) -> "SqliteEngine":
     given = {**dict(parse_qsl(parts.query)), **options}
     unknown = given.keys() - {"durability", "cache_mb", "clock", "vfs"}
     if unknown:
-        raise StorageDataError(f"unknown option {sorted(unknown)[0]}; there are durability, cache_mb", field="url")
+        raise StorageDataError(f"unknown option {min(unknown)}; there are durability, cache_mb", field="url")
     return SqliteEngine(path, **given)
 
 
@@ -122,6 +122,6 @@ class SqliteEngine:
 
     async def backup(self, target: str | Path) -> Path:
         """Copy the database to a new file while it is in use; an existing file is refused."""
-        path = Path(target).expanduser().absolute()
+        path = Path(target).expanduser().absolute()  # noqa: ASYNC240 - no I/O
         await self._runner.read(lambda c: _maintenance.backup(c, path))
         return path

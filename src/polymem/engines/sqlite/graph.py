@@ -24,7 +24,9 @@ _ADD_EDGE: Final = f"insert into pm_edges(namespace, graph, {_EDGE.replace('e.',
 _REFS: Final = "(select distinct value ->> 0 as label, value ->> 1 as id from json_each(:refs)) as r"
 _AT_REF: Final = "n.namespace = :namespace and n.graph = :graph and n.label = r.label and n.id = r.id"
 _GET_NODES: Final = f"select n.label, n.id, n.properties from {_REFS} cross join pm_nodes as n where {_AT_REF}"
-_MISSING: Final = f"select exists (select 1 from {_REFS} where not exists (select 1 from pm_nodes as n where {_AT_REF}))"
+_MISSING: Final = (
+    f"select exists (select 1 from {_REFS} where not exists (select 1 from pm_nodes as n where {_AT_REF}))"
+)
 _VALID: Final = (
     "(:as_of is null or (ifnull(e.valid_from, :as_of) <= :as_of and (e.valid_to is null or :as_of < e.valid_to)))"
 )

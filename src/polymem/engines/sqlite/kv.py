@@ -76,9 +76,7 @@ class SqliteKV:
         rows = [(namespace, key, _text(body), codec, now, expires_at, version) for key, body, codec, version in items]
         await self._runner.write(lambda c: c.executemany(_PUT, rows) and None)
 
-    async def create(
-        self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None
-    ) -> bool:
+    async def create(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> bool:
         row = (self._namespace, key, _text(body), codec, self._clock.now(), expires_at, version)
         return await self._changed(_CREATE, row)
 
@@ -138,7 +136,9 @@ class SqliteKV:
         namespace, now = self._namespace, self._clock.now()
 
         def clear(connection: apsw.Connection) -> int:
-            live = connection.execute(f"select count(*) from pm_kv where namespace = ? and {_LIVE}", (namespace, now)).get
+            live = connection.execute(
+                f"select count(*) from pm_kv where namespace = ? and {_LIVE}", (namespace, now)
+            ).get
             connection.execute("delete from pm_kv where namespace = ?", (namespace,))
             return int(live)
 
@@ -161,7 +161,7 @@ def prefix_end(prefix: str) -> str | None:
     if not stem:
         return None
     following = ord(stem[-1]) + 1
-    return stem[:-1] + chr(0xE000 if following == 0xD800 else following)
+    return stem[:-1] + chr(0xE000 if following == 0xD800 else following)  # noqa: PLR2004 - the first surrogate
 
 
 def _text(body: bytes) -> str | bytes:

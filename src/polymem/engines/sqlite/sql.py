@@ -20,9 +20,7 @@ _PRAGMA: Final = re.compile(
     rf"pragma{_BLANKS}(?:\w+{_BLANKS}\.{_BLANKS})?(\w*)",
     re.DOTALL | re.IGNORECASE,
 )
-_OURS: Final = frozenset(
-    {"attach", "begin", "commit", "detach", "end", "release", "rollback", "savepoint", "vacuum"}
-)
+_OURS: Final = frozenset({"attach", "begin", "commit", "detach", "end", "release", "rollback", "savepoint", "vacuum"})
 """They would end or leave the transaction that the statement runs in, or change the connection."""
 _READING_PRAGMAS: Final = frozenset({
     "collation_list", "compile_options", "data_version", "database_list", "foreign_key_check", "foreign_key_list",
@@ -47,15 +45,14 @@ class SqliteSql:
 
     async def execute(self, statement: str, parameters: Parameters, /) -> Rows:
         _check_pragmas(statement)
-        return await self._runner.write(
-            lambda c: _run(lambda: _cursor(c).execute(statement, parameters).fetchall())
-        )
+        return await self._runner.write(lambda c: _run(lambda: _cursor(c).execute(statement, parameters).fetchall()))
 
     async def execute_many(self, statement: str, parameters: Sequence[Parameters], /) -> None:
         _check_pragmas(statement)
         await self._runner.write(
-            lambda c: _run(lambda: _cursor(c, times=len(parameters)).executemany(statement, parameters).fetchall())
-            and None
+            lambda c: (
+                _run(lambda: _cursor(c, times=len(parameters)).executemany(statement, parameters).fetchall()) and None
+            )
         )
 
 

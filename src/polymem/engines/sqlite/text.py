@@ -99,9 +99,7 @@ class SqliteText:
         language, wanted = analyzer(collection.language), _Wanted(query, limit, 0, where)
         return await self._read(collection, lambda c, number: self._ranked(c, number, language, wanted)[1], [])
 
-    async def frequencies(
-        self, collection: TextCollection, words: Sequence[str], /
-    ) -> tuple[int, Mapping[str, int]]:
+    async def frequencies(self, collection: TextCollection, words: Sequence[str], /) -> tuple[int, Mapping[str, int]]:
         language = analyzer(collection.language)
 
         def count(index: SearchIndex, _: object) -> tuple[int, dict[str, int]]:
@@ -190,9 +188,7 @@ def _row(language: Analyzer, document: Document) -> tuple[str, str, str, bytes]:
 
 
 def _documents(connection: apsw.Connection, number: int, ids: Sequence[str]) -> dict[str, Document]:
-    query = (
-        "select id, fields, payload from pm_texts where collection = ? and id in (select value from json_each(?))"
-    )
+    query = "select id, fields, payload from pm_texts where collection = ? and id in (select value from json_each(?))"
     rows = connection.execute(query, (number, encode_json(list(ids)).decode())).fetchall()
     return {document.id: document for document in map(_document, rows)}
 

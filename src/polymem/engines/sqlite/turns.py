@@ -65,14 +65,10 @@ class SqliteTurns:
         row = await self._runner.point(_GET, (*self._shown(session_id, include_expired), turn_id))
         return None if row is None else TurnRow(*row)
 
-    async def recent(
-        self, session_id: str, /, *, limit: int, offset: int, include_expired: bool
-    ) -> list[TurnRow]:
+    async def recent(self, session_id: str, /, *, limit: int, offset: int, include_expired: bool) -> list[TurnRow]:
         return await self._rows(_RECENT, (*self._shown(session_id, include_expired), limit, offset))
 
-    async def page(
-        self, session_id: str, after: int | None, limit: int, /, *, include_expired: bool
-    ) -> list[TurnRow]:
+    async def page(self, session_id: str, after: int | None, limit: int, /, *, include_expired: bool) -> list[TurnRow]:
         start = -1 if after is None else after
         return await self._rows(_PAGE, (*self._shown(session_id, include_expired), start, limit))
 

@@ -85,9 +85,7 @@ class SqliteVectors:
         wanted = _Wanted(vector, limit, where, None)
         return await self._read(space, lambda c, number: self._nearest(c, number, space, wanted), [])
 
-    async def centred_cosines(
-        self, space: VectorSpace, vector: Vector, ids: Sequence[str], /
-    ) -> dict[str, float]:
+    async def centred_cosines(self, space: VectorSpace, vector: Vector, ids: Sequence[str], /) -> dict[str, float]:
         def compare(connection: apsw.Connection, number: int) -> dict[str, float]:
             return use_index(
                 self._runner.indexes, connection, number, _source(space),
@@ -140,9 +138,7 @@ class SqliteVectors:
 
         return use_index(self._runner.indexes, connection, number, _source(space), search, where=wanted.where)
 
-    async def _read(
-        self, space: VectorSpace, work: Callable[[apsw.Connection, int], Result], absent: Result
-    ) -> Result:
+    async def _read(self, space: VectorSpace, work: Callable[[apsw.Connection, int], Result], absent: Result) -> Result:
         def read(connection: apsw.Connection) -> Result:
             number = _collections.find(connection, self._place(space), _options(space))
             return absent if number is None else work(connection, number)
