@@ -377,3 +377,8 @@ def test_order() -> None:
     assert ids(("v", "desc")) == down
     assert ids(("absent", "desc"), ("v", "asc")) == up
     assert ids() == sorted(up)
+
+
+def test_what_is_no_filter_matches_nothing():
+    with pytest.raises(StorageDataError):
+        matches("age > 3", {"age": 4})

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from polymem.core.breaker import Breaker
-from polymem.core.guard import GuardContext, guard, in_transaction
+from polymem.core.guard import GuardContext, _forked, guard, in_transaction
 from polymem.core.retry import RetryPolicy
 from polymem.errors import (
     Outcome,
@@ -220,6 +220,19 @@ def test_a_forked_child_is_refused():
             os._exit(0 if made.loop is None and "the process that forked" in made.state else 1)
         assert os.waitpid(child, 0)[1] == 0
         assert made.loop is asyncio.get_running_loop()
+
+    run(work)
+
+
+def test_the_child_of_a_fork_knows_it(monkeypatch):
+    async def work():
+        ours, unopened = context(), GuardContext("fake", translate)
+        monkeypatch.setattr("polymem.core.guard._contexts", {ours, unopened})
+        _forked()
+        with pytest.raises(StorageConnectionError, match="fork before opening"):
+            await guard(Driver("value"), "kv", ours).get("k")
+        with pytest.raises(StorageConnectionError, match="not open yet"):
+            await guard(Driver("value"), "kv", unopened).get("k")
 
     run(work)
 

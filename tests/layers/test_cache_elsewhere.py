@@ -1,7 +1,9 @@
 """Changes by other processes on one SQLite file, and by other stores of this one (CCH-2, DESIGN 6b)."""
 
+import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,20 +84,33 @@ async def test_no_stale_read_after_another_process_was_answered(tmp_path: Path) 
             for step in range(20):
                 await store.kv.put("own", step)  # so that the newest commit is ours, theirs, ours, theirs ...
                 assert await store.kv.get("new") == (None if step == 0 else step - 1)
-                other(f'["put", "new", {step}]')
+                await asyncio.to_thread(other, f'["put", "new", {step}]')
                 assert await store.kv.get("new") == step
-                other('["put", "own", "theirs"]')
+                await asyncio.to_thread(other, '["put", "own", "theirs"]')
                 await store.kv.put("beside", step)  # our own commit comes after theirs
                 assert await store.kv.get("own") == "theirs"
-                other('["delete", "own"]')
+                await asyncio.to_thread(other, '["delete", "own"]')
                 assert await store.kv.get("own") is None
-                other(f'["transaction", "own", {step}]')
+                await asyncio.to_thread(other, f'["transaction", "own", {step}]')
                 assert await store.kv.get("own") == step
                 await store.kv.put("beside", -step)  # signed by us when their transaction comes
                 assert await store.kv.get("own") == step
-                other(f'["transaction", "own", {step + 100}]')
+                await asyncio.to_thread(other, f'["transaction", "own", {step + 100}]')
                 assert await store.kv.get("own") == step + 100
         assert cache_of(store).statistics().foreign_changes >= 80
+
+
+async def test_a_turn_of_the_loop_that_is_held_up_sees_the_others_after_a_millisecond(tmp_path: Path) -> None:
+    """The reads of one turn share a read transaction, so a task that blocks the loop may wait a moment for news."""
+    path = tmp_path / "a.db"
+    async with cached(path) as store:
+        with process(path) as other:
+            for step in range(20):
+                await store.kv.put("own", step)
+                assert await store.kv.get("own") == step
+                other('["put", "own", "theirs"]')  # blocks the loop
+                time.sleep(0.0015)
+                assert await store.kv.get("own") == "theirs"
 
 
 async def test_our_own_writes_do_not_empty_the_cache(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ class _Automaton:
                 return following
             case Alt(items):
                 return self._place(None, [self._add(item, following) for item in items])
-            case Repeat():
+            case _:
                 return self._add_repeat(node, following)
 
     def _add_repeat(self, node: Repeat, following: int) -> int:

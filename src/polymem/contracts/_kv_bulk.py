@@ -100,7 +100,7 @@ async def settled(task: "asyncio.Future[T]") -> T:
             cancelled = error
     if cancelled is None:
         return task.result()
-    if not task.cancelled():
+    if not task.cancelled():  # pragma: no branch - only its own work could have cancelled it
         task.exception()  # seen, lest the loop complain of it
     raise cancelled
 

@@ -267,6 +267,8 @@ class FileRunner:
     def changes_elsewhere(self) -> int:
         """A number that changes when another engine, here or in another process, has committed."""
         try:
+            if self._seen != _NO_TURN and perf_counter() - self._began > _OLDEST:
+                self._begin_turn()
             version: Any = self._execute("pragma data_version", ()).get
             if version != self._data_version:  # the version must be read first: what comes later is then seen later
                 signature = str(self._execute(SIGNATURE, ()).get)
