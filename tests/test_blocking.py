@@ -1,4 +1,4 @@
-"""`polymem.blocking`: the portal and the mirrors (DESIGN 3b: one explicit portal owned by its caller; G-8)."""
+"""`polymem.blocking`: the portal and the mirrors (one explicit portal owned by its caller; G-8)."""
 
 import asyncio
 import contextvars

@@ -1,4 +1,4 @@
-"""Every clause through each layer and through both, over the embedded engines (LAY-1, LAY-2, DESIGN 5)."""
+"""Every clause through each layer and through both, over the embedded engines (LAY-1, LAY-2)."""
 
 from polymem.contracts.drivers import Layer
 from polymem.engines.memory.engine import MemoryEngine

@@ -1,4 +1,4 @@
-"""QRY-2: the filter language, its oracle and its refusals (G-2). Order: QRY-3, DESIGN 3b."""
+"""QRY-2: the filter language, its oracle and its refusals (G-2). Order: QRY-3."""
 
 import copy
 import enum
@@ -142,7 +142,7 @@ SEMANTICS: list[tuple[Filter, bool]] = [
 
 @pytest.mark.parametrize(("where", "expected"), SEMANTICS)
 def test_semantics(where: Filter, expected: bool) -> None:
-    """QRY-2, DESIGN 3b: null, missing, types, text, arrays, paths."""
+    """QRY-2: null, missing, types, text, arrays, paths."""
     assert matches(where, ADA) is expected
     assert matches(~where, ADA) is not expected
 
@@ -358,7 +358,7 @@ def test_messages_hold_no_values() -> None:
 
 
 def test_order() -> None:
-    """DESIGN 3b: number < string < bool < array/object, then null, then missing, last both ways; id last."""
+    """Number < string < bool < array/object, then null, then missing, last both ways; id last."""
     rows: list[tuple[str, Any]] = [
     ("m", {}), ("n", {"v": None}), ("l", {"v": [1]}), ("k", {"v": {"a": 1}}), ("t", {"v": True}), ("f",
     {"v": False}),

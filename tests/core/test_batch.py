@@ -1,4 +1,4 @@
-"""The batcher of network engines against a fake server (G-8, G-9, RES-1, DESIGN 6)."""
+"""The batcher of network engines against a fake server (G-8, G-9, RES-1)."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""Cursors (DESIGN 3b)."""
+"""Cursors."""
 
 import asyncio
 

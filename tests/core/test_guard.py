@@ -1,4 +1,4 @@
-"""The choke point (G-9, RES-1, DESIGN 4)."""
+"""The choke point (G-9, RES-1)."""
 
 import asyncio
 import logging

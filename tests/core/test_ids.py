@@ -1,4 +1,4 @@
-"""Ids are UUIDs of version 7 that sort by the time they were made (DESIGN 3b, RFC 9562)."""
+"""Ids are UUIDs of version 7 that sort by the time they were made (RFC 9562)."""
 
 import threading
 import time

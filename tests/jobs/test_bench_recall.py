@@ -1,4 +1,4 @@
-"""`polymem bench recall` (CLI-1, MEASURED 9): figures worked out by hand on data made for it."""
+"""`polymem bench recall` (CLI-1): figures worked out by hand on data made for it."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The near cache: what is a hit, what overtakes what, who is believed (CCH-1, CCH-2, G-6, DESIGN 7b)."""
+"""The near cache: what is a hit, what overtakes what, who is believed (CCH-1, CCH-2, G-6)."""
 
 import asyncio
 import sys

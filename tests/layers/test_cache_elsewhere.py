@@ -1,4 +1,4 @@
-"""Changes by other processes on one SQLite file, and by other stores of this one (CCH-2, DESIGN 6b)."""
+"""Changes by other processes on one SQLite file, and by other stores of this one (CCH-2)."""
 
 import asyncio
 import subprocess

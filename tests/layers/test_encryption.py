@@ -448,7 +448,7 @@ def test_bad_keys() -> None:
 
 
 def test_a_memory_is_not_encrypted() -> None:
-    """It is searched, so it is refused with the remedy (DESIGN 5)."""
+    """It is searched, so it is refused with the remedy."""
     with pytest.raises(StorageUnsupportedError, match="cipher.*disk"):
         Memory.open("memory:", encryption=OLD_RING)
     with pytest.raises(StorageUnsupportedError):

@@ -175,7 +175,7 @@ class TestAdapt:
         assert caught.value.field == "embed"
 
     def test_the_users_own_exception_passes_untouched(self) -> None:
-        """DESIGN 4."""
+        """An exception of a user callback passes untouched."""
 
         def broken(texts: list[str]) -> None:
             raise KeyError("mine")

@@ -1,4 +1,4 @@
-"""Clauses are selected by contract and features, and never skipped (DESIGN 10)."""
+"""Clauses are selected by contract and features, and never skipped."""
 
 import pytest
 

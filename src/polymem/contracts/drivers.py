@@ -1,4 +1,4 @@
-"""What one engine can do in one namespace: the wiring and the declaration at once (DESIGN 3)."""
+"""What one engine can do in one namespace: the wiring and the declaration at once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -38,7 +38,7 @@ class Drivers:
 Layer = Callable[[Drivers, str], Drivers]
 """Called with the drivers of a namespace and its encoded name.
 
-Changes meaning: what a layer that alters data doesn't know is gone from its answer, so it fails closed (DESIGN 5).
+Changes meaning: what a layer that alters data doesn't know is gone from its answer, so it fails closed.
 """
 
 CONTRACTS = tuple(f.name for f in fields(Drivers))

@@ -1,4 +1,4 @@
-"""Interactive transactions over every contract of an engine (DESIGN 7b)."""
+"""Interactive transactions over every contract of an engine."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol

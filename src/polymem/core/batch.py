@@ -1,4 +1,4 @@
-"""Batching for network engines: direct when idle, else one batch per loop tick (DESIGN 6).
+"""Batching for network engines: direct when idle, else one batch per loop tick.
 
 Calls go out in the order of `submit`, one driver call at a time, so a key keeps its order. That holds within one
 batcher: an engine has one for all its writes (else a put whose caller was cancelled could land after a later delete)

@@ -1,4 +1,4 @@
-"""Instants are integer microseconds since the Unix epoch, UTC (DESIGN 3b)."""
+"""Instants are integer microseconds since the Unix epoch, UTC."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""JSON in and out, equal on every engine (KV-3, DESIGN 3b), and typed codecs on top of it."""
+"""JSON in and out, equal on every engine (KV-3), and typed codecs on top of it."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""Opaque positions in a listing that a caller can keep and hand back (DESIGN 3b)."""
+"""Opaque positions in a listing that a caller can keep and hand back."""
 
 import base64
 import binascii

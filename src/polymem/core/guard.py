@@ -1,4 +1,4 @@
-"""The choke point: every call of every driver passes here once (G-9, DESIGN 4).
+"""The choke point: every call of every driver passes here once (G-9).
 
 On the happy path a guarded call is the driver's call, one loop check, one counter and one latency sample.
 Translation, retry, breaker and logs run only when something goes wrong.

@@ -1,4 +1,4 @@
-"""Namespaces as one string: injective, readable, deletable by range (DESIGN 3).
+"""Namespaces as one string: injective, readable, deletable by range.
 
 Each segment is escaped (`%` -> `%25`, `/` -> `%2F`) and ended by `/`, so siblings are disjoint and the
 subtree of `a/` is exactly the range ["a/", "a0"): "0" is the character after "/".

@@ -1,4 +1,4 @@
-"""One page of a listing: drivers have no streams, the API classes loop over pages (DESIGN 3)."""
+"""One page of a listing: drivers have no streams, the API classes loop over pages."""
 
 from dataclasses import dataclass
 from typing import Generic, TypeVar

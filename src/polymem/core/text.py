@@ -1,4 +1,4 @@
-"""Which strings may be stored: the same on every engine (DESIGN 3b)."""
+"""Which strings may be stored: the same on every engine."""
 
 import re
 from typing import Final

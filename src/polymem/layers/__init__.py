@@ -1,1 +1,1 @@
-"""What lies between a store and its engine and changes meaning: compression, encryption (DESIGN 5)."""
+"""What lies between a store and its engine and changes meaning: compression, encryption."""

@@ -1,4 +1,4 @@
-"""The conformance suite: what every engine must do, as clauses that any engine can be run against (DESIGN 10).
+"""The conformance suite: what every engine must do, as clauses that any engine can be run against.
 
 With pytest, from anywhere::
 

@@ -1,4 +1,4 @@
-"""A connection that fails as told: before a call is sent, after it was carried out, or slowly (DESIGN 10)."""
+"""A connection that fails as told: before a call is sent, after it was carried out, or slowly."""
 
 import asyncio
 from collections import defaultdict, deque

@@ -1,4 +1,4 @@
-"""DESIGN 7b, TXN-2: one transaction at a time, isolated, always released."""
+"""TXN-2: one transaction at a time, isolated, always released."""
 
 import asyncio
 

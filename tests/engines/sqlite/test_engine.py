@@ -1,4 +1,4 @@
-"""The file and its life: what may be opened, what is left when it is closed (G-8, DESIGN 3b and 7)."""
+"""The file and its life: what may be opened, what is left when it is closed (G-8)."""
 
 import asyncio
 import os
@@ -287,7 +287,7 @@ async def test_use_before_open_and_after_close(new_store: NewStore) -> None:
 
 
 async def test_two_stores_on_one_file_share_threads(new_store: NewStore, path: Path, tmp_path: Path) -> None:
-    """DESIGN 6; also by another name of the same file."""
+    """Also by another name of the same file."""
     (tmp_path / "link.db").symlink_to(path)
     async with new_store() as one, new_store(tmp_path / "link.db") as two:
         assert len(threads()) == 3
@@ -418,7 +418,7 @@ loop.run_until_complete(end(store, writes))
 
 
 def test_a_forked_child_gets_a_clear_error_and_harms_nothing(path: Path) -> None:
-    """DESIGN 3b: a store belongs to its process. The child is a fork of a process of its own, not of the test run."""
+    """A store belongs to its process. The child is a fork of a process of its own, not of the test run."""
     ran = subprocess.run(
         [sys.executable, "-c", _FORK, str(path)], capture_output=True, text=True, timeout=60, check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

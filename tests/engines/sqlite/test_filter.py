@@ -226,7 +226,7 @@ def test_sqlite_gives_the_answers_of_the_oracle(database: apsw.Connection, case:
 def test_sqlite_keeps_the_order_of_the_oracle(
     database: apsw.Connection, documents: list[Any], order: list[tuple[str, str]]
 ) -> None:
-    """QRY-3, DESIGN 3b."""
+    """QRY-3."""
     check_order(database, documents, parse_order(order))
 
 

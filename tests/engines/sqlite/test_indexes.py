@@ -1,4 +1,4 @@
-"""Search indexes derived from rows, and the ids that satisfy a filter, stay fresh (DESIGN 6b)."""
+"""Search indexes derived from rows, and the ids that satisfy a filter, stay fresh."""
 
 from random import Random
 from typing import Any

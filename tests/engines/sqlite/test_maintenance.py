@@ -296,7 +296,7 @@ async def holds(store: Store) -> list[int]:
 
 
 async def test_drop_namespace_takes_the_subtree_and_nothing_else(store: Store) -> None:
-    """DESIGN 3: siblings with the same beginning are disjoint."""
+    """Siblings with the same beginning are disjoint."""
     for names in (("a",), *SIBLINGS):
         await write_everywhere(store.namespace(*names))
     await write_everywhere(store)

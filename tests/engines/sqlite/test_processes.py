@@ -1,4 +1,4 @@
-"""Several processes on one file (SQ-1, DESIGN 7): no lost update, no error, one creator."""
+"""Several processes on one file (SQ-1): no lost update, no error, one creator."""
 
 import asyncio
 import os

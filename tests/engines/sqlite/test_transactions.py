@@ -1,4 +1,4 @@
-"""DESIGN 7b: transactions on one file, in one process and in two; nothing of them is ever left behind."""
+"""Transactions on one file, in one process and in two; nothing of them is ever left behind."""
 
 import asyncio
 import contextvars

@@ -1,4 +1,4 @@
-"""DESIGN 6, G-8: group commit; whatever happens to one write or one caller is nobody else's trouble."""
+"""G-8: group commit; whatever happens to one write or one caller is nobody else's trouble."""
 
 import asyncio
 import subprocess
@@ -228,7 +228,7 @@ async def test_a_really_full_disk(small_disk: Path, new_store: NewStore) -> None
 
 
 async def test_the_write_of_a_cancelled_caller_lands_and_disturbs_nobody(store: Store) -> None:
-    """DESIGN 6: a cancelled caller leaves its write in the batch."""
+    """A cancelled caller leaves its write in the batch."""
     go = await hold(store)
     puts = [asyncio.ensure_future(store.kv.put(f"k{n}", n)) for n in range(10)]
     await asyncio.sleep(0)

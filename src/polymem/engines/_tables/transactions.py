@@ -1,4 +1,4 @@
-"""One transaction at a time, on a fork of the touched tables; committing swaps the state (DESIGN 7b)."""
+"""One transaction at a time, on a fork of the touched tables; committing swaps the state."""
 
 from asyncio import get_running_loop
 from collections.abc import Callable

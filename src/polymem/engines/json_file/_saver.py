@@ -1,4 +1,4 @@
-"""Group commit: the writes of one moment become one state, one file and one fsync (KV-6, DESIGN 6)."""
+"""Group commit: the writes of one moment become one state, one file and one fsync (KV-6)."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine

@@ -1,4 +1,4 @@
-"""Transactions whose commit is one save of the file (DESIGN 7b)."""
+"""Transactions whose commit is one save of the file."""
 
 from polymem.engines._tables.state import Tables
 from polymem.engines._tables.transactions import Cells, TableTransaction, TableTransactions

@@ -1,4 +1,4 @@
-"""Search indexes in memory, derived from the rows and kept fresh by the change log (DESIGN 6b)."""
+"""Search indexes in memory, derived from the rows and kept fresh by the change log."""
 
 import threading
 from collections import OrderedDict

@@ -58,7 +58,7 @@ create index pm_uploads_open on pm_uploads(started_at) where not committed;
 create table pm_blob_parts(
     upload text not null, number integer not null, data blob not null, primary key(upload, number));
 
--- the change log (DESIGN 6b): written with every change of an indexed collection, read by other connections
+-- the change log: written with every change of an indexed collection, read by other connections
 create table pm_changes(
     seq integer primary key autoincrement, collection integer not null, ids text not null);
 create index pm_changes_collection on pm_changes(collection, seq);

@@ -1,4 +1,4 @@
-"""Group commit: one thread drains a queue of writes into one transaction per fsync (DESIGN 6).
+"""Group commit: one thread drains a queue of writes into one transaction per fsync.
 
 Each caller gets its own result or its own error, and only after the commit that made its write durable.
 """
@@ -248,7 +248,7 @@ def _run(connection: apsw.Connection, job: Job) -> None:
 
 
 def _sign(connection: apsw.Connection, authors: set[str], changes_before: int) -> None:
-    """Leave in the file who wrote last, for caches that must know whether it was somebody else (DESIGN 6b).
+    """Leave in the file who wrote last, for caches that must know whether it was somebody else.
 
     The signature changes with the author only: as long as one writes alone this reads a row and writes nothing.
     """

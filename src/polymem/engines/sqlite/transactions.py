@@ -1,4 +1,4 @@
-"""Transactions: BEGIN IMMEDIATE on the writer's connection, held for one caller (DESIGN 7b)."""
+"""Transactions: BEGIN IMMEDIATE on the writer's connection, held for one caller."""
 
 import asyncio
 from collections.abc import Callable

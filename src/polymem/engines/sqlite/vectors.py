@@ -1,4 +1,4 @@
-"""Vectors as float32 BLOBs in `pm_vectors`; search is exact, over one matrix in memory (MEASURED 1)."""
+"""Vectors as float32 BLOBs in `pm_vectors`; search is exact, over one matrix in memory."""
 
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet

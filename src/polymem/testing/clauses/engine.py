@@ -1,4 +1,4 @@
-"""What holds for an engine whatever contracts it has: opening, closing, refusing (G-7, G-8, DESIGN 3b)."""
+"""What holds for an engine whatever contracts it has: opening, closing, refusing (G-7, G-8)."""
 
 import asyncio
 import threading
@@ -124,7 +124,7 @@ def _open_files() -> int:
 
 @clause("engine")
 async def belongs_to_its_loop(kit: Kit) -> None:
-    """Used from another event loop it raises instead of mixing them up (DESIGN 3b)."""
+    """Used from another event loop it raises instead of mixing them up."""
     for sample in offered(kit):
         with refused(StorageConnectionError):
             await asyncio.to_thread(asyncio.run, _to_coroutine(sample.write, kit.store))

@@ -1,4 +1,4 @@
-"""The filter language through `where=`: every engine gives the answers of `matches` (DESIGN 3b, QRY-2, QRY-5)."""
+"""The filter language through `where=`: every engine gives the answers of `matches` (QRY-2, QRY-5)."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final

@@ -268,7 +268,7 @@ async def compare_and_set(kit: Kit) -> None:
 
 @clause("kv")
 async def versions_tell_writes_apart(kit: Kit) -> None:
-    """Writing the same value again, or deleting and creating, gives another version; touch keeps it (DESIGN 3b)."""
+    """Writing the same value again, or deleting and creating, gives another version; touch keeps it."""
     kv = kit.store.kv
     versions = [await kv.put("a", 1), await kv.put("a", 1), await kv.update("a", 1)]
     await kv.delete("a")

@@ -98,7 +98,7 @@ async def one_deleter_wins(kit: Kit) -> None:
 
 @clause("kv")
 async def a_task_sees_its_own_writes(kit: Kit) -> None:
-    """Whatever runs beside it, a task reads what it has just written, and its last write stays (DESIGN 6)."""
+    """Whatever runs beside it, a task reads what it has just written, and its last write stays."""
     kv = kit.store.kv
 
     async def work(number: int) -> None:

@@ -45,7 +45,7 @@ async def reads_are_repeated(kit: Kit) -> None:
 
 @clause("kv")
 async def compare_and_set_after_a_lost_reply(kit: Kit) -> None:
-    """It re-reads: its own version in place is success, and it is not sent twice (DESIGN 3b)."""
+    """It re-reads: its own version in place is success, and it is not sent twice."""
     faults = Faults()
     store = await kit.faulty(faults)
     old = await store.kv.put("a", 1)
@@ -119,7 +119,7 @@ async def an_answer_is_final(kit: Kit) -> None:
 
 @clause("kv")
 async def damage_is_never_absence(kit: Kit) -> None:
-    """A value that arrives damaged is an error, not a missing key or another value (DESIGN 3b)."""
+    """A value that arrives damaged is an error, not a missing key or another value."""
     faults = Faults()
     store = await kit.faulty(faults)
     await store.kv.put("a", {"n": 1})

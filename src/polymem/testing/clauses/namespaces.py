@@ -1,4 +1,4 @@
-"""Namespaces, for every contract that keeps records: disjoint, listed, dropped (KV-4, G-10, DESIGN 3)."""
+"""Namespaces, for every contract that keeps records: disjoint, listed, dropped (KV-4, G-10)."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Transactions as such: atomic over contracts, isolated, always released (TXN-1, TXN-2, DESIGN 7b)."""
+"""Transactions as such: atomic over contracts, isolated, always released (TXN-1, TXN-2)."""
 
 import asyncio
 from typing import Any

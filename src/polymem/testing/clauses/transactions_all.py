@@ -1,4 +1,4 @@
-"""Transactions, through every contract that keeps records (TXN-1, TXN-2, DESIGN 7b)."""
+"""Transactions, through every contract that keeps records (TXN-1, TXN-2)."""
 
 from polymem.testing.clause import Run, clause
 from polymem.testing.clauses.samples import SAMPLES, Sample
