@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from polymem.engines._tables.state import Tables
 from polymem.engines.memory._graph_tables import EdgeTable, NodeTable
-from polymem.engines.memory._state import Tables
 from polymem.engines.memory.blobs import BlobTable, ContentTable
 
 

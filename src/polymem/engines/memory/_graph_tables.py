@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from polymem.contracts.graph import Edge, Node, NodeRef
-from polymem.engines.memory._state import Table
+from polymem.engines._tables.state import Table
 
 
 class NodeTable(Table[NodeRef, Node]):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Generic, Self, TypeVar
 
-from polymem.engines.memory._state import R, Table
+from polymem.engines._tables.state import R, Table
 
 X = TypeVar("X")
 

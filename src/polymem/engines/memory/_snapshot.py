@@ -19,10 +19,10 @@ from polymem.contracts.turns import TurnRow
 from polymem.contracts.vectors import VectorRecord, VectorSpace
 from polymem.core.clock import Clock
 from polymem.core.codec import decode_json, encode_json
+from polymem.engines._tables.state import Kept, Tables
+from polymem.engines._tables.views import View
 from polymem.engines.memory._documents import DocumentTable
 from polymem.engines.memory._graph_tables import EdgeTable, LinkTable, NodeTable
-from polymem.engines.memory._state import Kept, Tables
-from polymem.engines.memory._views import View
 from polymem.engines.memory.blobs import BlobTable, ContentTable
 from polymem.engines.memory.kv import KVTable
 from polymem.engines.memory.sql import SqlDatabase

@@ -7,9 +7,9 @@ from uuid import uuid4
 from polymem.contracts.blobs import PART_BYTES, BlobFeatures, BlobInfo
 from polymem.core.clock import MICROSECONDS
 from polymem.core.page import Page
-from polymem.engines.memory._expiring import ExpiringTable
-from polymem.engines.memory._state import Table, detached, page_of, starting
-from polymem.engines.memory._views import View
+from polymem.engines._tables.expiring import ExpiringTable
+from polymem.engines._tables.state import Table, detached, page_of, starting
+from polymem.engines._tables.views import View
 from polymem.errors import StorageDataError, StorageNotFoundError
 
 _DAY: Final = 24 * 3600 * MICROSECONDS

@@ -11,11 +11,11 @@ from polymem.contracts.drivers import Drivers
 from polymem.core.clock import Clock, SystemClock
 from polymem.core.engine import Health
 from polymem.core.page import Page
+from polymem.engines._tables.state import page_of
+from polymem.engines._tables.views import CommittedView, View
 from polymem.engines.memory import _snapshot
 from polymem.engines.memory._check import figures, problems
 from polymem.engines.memory._file import read_file, write_file
-from polymem.engines.memory._state import page_of
-from polymem.engines.memory._views import CommittedView, View
 from polymem.engines.memory.blobs import MemoryBlobs
 from polymem.engines.memory.graph import MemoryGraph
 from polymem.engines.memory.kv import MemoryKV

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from polymem.contracts.graph import Direction, Edge, GraphFeatures, Node, NodeRef
 from polymem.core.page import Page
+from polymem.engines._tables.state import detached, page_of
+from polymem.engines._tables.views import View
 from polymem.engines.memory._graph_tables import EdgeTable, LinkTable, NodeTable
-from polymem.engines.memory._state import detached, page_of
-from polymem.engines.memory._views import View
 from polymem.errors import StorageConflictError, StorageDataError, StorageNotFoundError
 
 

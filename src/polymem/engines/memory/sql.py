@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from polymem.contracts.sql import Parameters, SqlFeatures
-from polymem.engines.memory._views import View
+from polymem.engines._tables.views import View
 from polymem.errors import (
     StorageConflictError,
     StorageDataError,

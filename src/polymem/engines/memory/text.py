@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from polymem.contracts.filter import Filter, matches
 from polymem.contracts.text import Document, TextCollection, TextFeatures, TextHit, TextQuery
 from polymem.core.page import Page
+from polymem.engines._tables.state import detached, page_of
+from polymem.engines._tables.views import View
 from polymem.engines.memory._documents import DocumentTable
-from polymem.engines.memory._state import detached, page_of
-from polymem.engines.memory._views import View
 from polymem.errors import StorageDataError
 from polymem.indexes.analyzer import LANGUAGES, analyzer
 from polymem.indexes.query import Sought, analysed

@@ -5,9 +5,9 @@ from itertools import islice
 
 from polymem.contracts.turns import TurnFeatures, TurnRow
 from polymem.core.page import Page
-from polymem.engines.memory._expiring import ExpiringTable, is_live
-from polymem.engines.memory._state import page_of
-from polymem.engines.memory._views import View
+from polymem.engines._tables.expiring import ExpiringTable, is_live
+from polymem.engines._tables.state import page_of
+from polymem.engines._tables.views import View
 from polymem.errors import StorageConflictError
 
 

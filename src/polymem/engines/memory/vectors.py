@@ -7,9 +7,9 @@ import numpy as np
 from polymem.contracts.filter import Filter, matches
 from polymem.contracts.vectors import Vector, VectorFeatures, VectorHit, VectorRecord, VectorSpace
 from polymem.core.page import Page
+from polymem.engines._tables.state import detached, page_of
+from polymem.engines._tables.views import View
 from polymem.engines.memory._indexed import IndexedTable
-from polymem.engines.memory._state import detached, page_of
-from polymem.engines.memory._views import View
 from polymem.errors import StorageDataError
 from polymem.indexes.matrix import VectorIndex
 
