@@ -297,15 +297,15 @@ class TestEngines:
         assert [row.contract for row in rows if row.feature is None] == list(CONTRACTS)
         assert all(tuple(row.engines) == tuple(EMBEDDED) for row in rows)
         durable = next(row for row in rows if (row.contract, row.feature) == ("kv", "durable"))
-        assert durable.engines == {"memory": False, "sqlite": True}
+        assert durable.engines == {"memory": False, "json_file": True, "sqlite": True}
         lines = run("doctor", "--matrix", "--markdown").out.splitlines()
-        assert lines[:2] == ["| contract | memory | sqlite |", "| --- | --- | --- |"]
-        assert "| graph | yes | durable |" in lines
+        assert lines[:2] == ["| contract | memory | json_file | sqlite |", "| --- | --- | --- | --- |"]
+        assert "| graph | yes | no | durable |" in lines
         assert len(lines) == len(CONTRACTS) + 2
         assert not list(folder.iterdir())
         assert "kv: durable" in run("doctor", "--matrix").out
         assert run("doctor", "--matrix", "--json").json[0] == {
-            "contract": "kv", "feature": None, "engines": {"memory": True, "sqlite": True},
+            "contract": "kv", "feature": None, "engines": {"memory": True, "json_file": True, "sqlite": True},
         }  # fmt: skip
 
     def test_conformance(self, run: Run) -> None:

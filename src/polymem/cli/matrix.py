@@ -7,7 +7,11 @@ from typing import Final, NamedTuple
 from polymem.contracts.drivers import CONTRACTS, Drivers
 from polymem.core.registry import create_engine
 
-EMBEDDED: Final = {"memory": "memory:", "sqlite": "sqlite:///never-opened.db"}
+EMBEDDED: Final = {
+    "memory": "memory:",
+    "json_file": "file:never-opened.json",
+    "sqlite": "sqlite:///never-opened.db",
+}
 
 
 class Capability(NamedTuple):
