@@ -12,7 +12,7 @@ from polymem.errors import StorageDataError
 
 Item = TypeVar("Item")
 PAGE: Final = 500
-_TURN: Final = 64
+_TURN: Final = 16
 Where = Filter | Mapping[str, Any]
 """A filter in either form, see contracts/filter.py."""
 

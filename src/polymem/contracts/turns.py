@@ -161,7 +161,8 @@ class Turns:
         if not rows:
             return []
         numbers = await self._driver.append(rows, replace=replace)
-        return [_turn(row._replace(turn_id=number)) for row, number in zip(rows, numbers, strict=True)]
+        stored = zip(rows, numbers, strict=True)
+        return await all_checked(stored, lambda pair: _turn(pair[0]._replace(turn_id=pair[1])), field="turns")
 
     async def get(self, session_id: str, turn_id: int, *, include_expired: bool = False) -> Turn | None:
         """One turn, None where there is none."""

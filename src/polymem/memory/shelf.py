@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from polymem.contracts._input import all_checked
 from polymem.contracts.kv import KeyValue
 from polymem.contracts.text import Document, Text
 from polymem.contracts.vectors import VectorRecord, Vectors
@@ -100,7 +101,8 @@ class Shelf:
         """One row per draft; done before a transaction begins, since it may take long."""
         if self.embedder is None or not drafts:
             return None
-        return await self.embedder.embed_batch([draft.embedded for draft in drafts])
+        texts = await all_checked(drafts, lambda draft: draft.embedded, field="turns")
+        return await self.embedder.embed_batch(texts)
 
     async def put(self, documents: Sequence[Document], matrix: Matrix | None) -> None:
         """Store documents with their vectors; one whose vector says nothing is found by its words alone."""

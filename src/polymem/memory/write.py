@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from polymem.contracts._input import all_checked
 from polymem.contracts.text import Document
 from polymem.contracts.turns import TurnInput
 from polymem.core.codec import encode_json
@@ -55,7 +56,8 @@ async def add_turns(
         kept = await _missing(inside, session, turns) if skip_existing else list(range(len(turns)))
         stored = await inside.store.turns.append_many(session, [turns[n][0] for n in kept])
         ids = [turn_memory_id(session, turn.turn_id) for turn in stored]
-        documents = [turns[n][1].document(i, t.turn_id) for n, i, t in zip(kept, ids, stored, strict=True)]
+        made = zip(kept, ids, stored, strict=True)
+        documents = await all_checked(made, lambda m: turns[m[0]][1].document(m[1], m[2].turn_id), field="turns")
         await _put(inside, documents, None if matrix is None else matrix[kept])
         await _remember_once(inside, asked, ids)
         return ids
