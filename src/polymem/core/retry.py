@@ -26,6 +26,9 @@ class RetryPolicy:
         safe = reads or error.outcome is Outcome.NOT_APPLIED or (idempotent and self.retry_writes)
         if not safe:
             return None
+        return max(self.jitter(attempt), error.retry_after or 0.0)
+
+    def jitter(self, attempt: int) -> float:
+        """A random time up to the ceiling of this attempt, counted from 1."""
         ceiling = min(self.max_delay, self.first_delay * 2 ** (attempt - 1))
-        # jitter spreads load; it protects nothing
-        return max(random.uniform(0, ceiling), error.retry_after or 0.0)  # noqa: S311
+        return random.uniform(0, ceiling)  # noqa: S311 - spreads load, protects nothing

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import math
 import os
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -254,8 +253,7 @@ def _delay(policy: RetryPolicy, error: ProviderError, attempt: int) -> float | N
     asked = error.retry_after or 0.0
     if not error.retryable or attempt >= policy.attempts or asked > _PATIENCE:
         return None
-    ceiling = min(policy.max_delay, policy.first_delay * 2 ** (attempt - 1))
-    return asked + random.uniform(0, ceiling)  # noqa: S311 - spreads load, protects nothing
+    return asked + policy.jitter(attempt)
 
 
 def _check_model(model: str) -> str:
