@@ -1,0 +1,7 @@
+"""Settings of every test."""
+
+from hypothesis import settings
+
+# how long an example takes says something about the machine, not about the code: no test asserts times
+settings.register_profile("polymem", deadline=None)
+settings.load_profile("polymem")
