@@ -147,8 +147,10 @@ class Indexes:
     ) -> Result:
         """Run `work` on the fresh index; others that want the same collection wait."""
         with self._lock:
-            slot: Slot[Ix] = self._slots.get(collection) or Slot()
-            self._slots.put(collection, slot)
+            slot: Slot[Ix] | None = self._slots.get(collection)  # measures it, and puts it first
+            if slot is None:
+                slot = Slot()
+                self._slots.put(collection, slot)
         with slot.lock:
             index = slot.refresh(connection, collection, source)
             return work(index, None if where is None else slot.chosen(connection, collection, source, where))
