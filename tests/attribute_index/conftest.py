@@ -12,11 +12,6 @@ from polymem.store import Store
 ENGINES = {"memory": "memory:", "sqlite": "sqlite:///{folder}/index.db"}
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(params=ENGINES)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return ENGINES[request.param].format(folder=tmp_path)

@@ -26,11 +26,6 @@ LONG = 1000.0
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def gate() -> Gate:
     return Gate()
 

@@ -41,11 +41,6 @@ asyncio.run(main())
 """
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Other:
     """Another process; a call returns when it has been told that its write is done."""
 

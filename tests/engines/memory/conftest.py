@@ -7,11 +7,6 @@ from polymem.engines.memory.engine import MemoryEngine
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
 
