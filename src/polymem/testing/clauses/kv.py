@@ -195,9 +195,10 @@ async def pages_under_mutation(kit: Kit) -> None:
     seen: list[str] = []
     async for key in kv.scan():
         if len(seen) % 50 == 0:
-            await kv.delete_many([f"{int(key) + step:05}" for step in (-1, 1)])
-            await kv.put_many({f"{int(key) + step:05}": 1 for step in (-3, 3, 501)})
-            await kv.put(key, 2)
+            odd = int(key) | 1
+            await kv.delete_many([f"{odd + step:05}" for step in (-2, 0)])
+            await kv.put_many({f"{odd + step:05}": 1 for step in (-4, 2, 500)})
+            await kv.put(f"{odd - 1:05}", 2)
         seen.append(key)
     assert set(seen) >= set(stay)
     if kv.features.ordered:
