@@ -40,7 +40,7 @@ def test_registering(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_clause_says_what_must_hold() -> None:
     """The report shows it; a clause without words cannot be judged."""
     everything = dict.fromkeys(
-        ("engine", "kv", "turns", "vectors", "text", "graph", "blobs", "sql", "transactions", "query")
+        ("engine", "kv", "turns", "vectors", "text", "graph", "blobs", "sql", "transactions", "query", "events")
     )
     clauses(Capabilities("x", {}, shared=False))
     known = module._clauses.values()

@@ -28,6 +28,12 @@ class Blocking:
     def __repr__(self) -> str:
         return f"<Blocking {self._target!r}>"
 
+    def __iter__(self) -> Iterator[Any]:
+        """Of an object that is an endless iterator, such as a `Watch`: each item as soon as it is there."""
+        if not hasattr(self._target, "__anext__"):
+            raise TypeError(f"{type(self._target).__name__} is not iterable")
+        return iterate(self._portal, self._target, most=1)
+
     def __enter__(self) -> Any:
         entered = self._portal.call(self._target.__aenter__)
         return self if entered is self._target else mirror(self._portal, entered)
@@ -51,7 +57,7 @@ class Blocking:
 
 def mirror(portal: Portal, value: Any) -> Any:
     """Iterators for async iterators, mirrors for other asynchronous objects; data as it is."""
-    if hasattr(value, "__anext__"):
+    if hasattr(value, "__anext__") and not is_api(value):
         return iterate(portal, value)
     return Blocking(portal, value) if is_api(value) else value
 
@@ -60,7 +66,7 @@ def _target(value: Any) -> Any:
     return value._target if isinstance(value, Blocking) else value  # noqa: SLF001 - ours
 
 
-def iterate(portal: Portal, source: Any) -> Iterator[Any]:
+def iterate(portal: Portal, source: Any, most: int = _BATCH) -> Iterator[Any]:
     """The items of an async iterator: one, then two, then four at a time, as each fetch is a change of thread."""
     iterator, size, more = source.__aiter__(), 1, True
     try:
@@ -69,7 +75,7 @@ def iterate(portal: Portal, source: Any) -> Iterator[Any]:
             yield from (mirror(portal, item) for item in items)
             if error is not None:
                 raise error
-            size = min(size * 2, _BATCH)
+            size = min(size * 2, most)
     finally:
         if hasattr(iterator, "aclose"):
             portal.post(iterator.aclose)

@@ -6,7 +6,7 @@ from typing import Final
 
 from polymem.contracts.kv import KVFeatures, Record
 from polymem.core.page import Page
-from polymem.engines._tables.expiring import ExpiringTable
+from polymem.engines._tables.expiring import ExpiringTable, is_live
 from polymem.engines._tables.state import page_of, starting
 from polymem.engines._tables.views import View
 from polymem.errors import StorageDataError
@@ -31,14 +31,14 @@ class TableKV:
 
     async def get(self, key: str, /) -> tuple[bytes, str] | None:
         record = self._live(key)
-        return None if record is None else (record.body, record.codec)
+        return None if record is None else record[:2]
 
     async def entry(self, key: str, /) -> Record | None:
         return self._live(key)
 
     async def get_many(self, keys: Sequence[str], /) -> dict[str, tuple[bytes, str]]:
         found = ((key, self._live(key)) for key in keys)
-        return {key: (record.body, record.codec) for key, record in found if record is not None}
+        return {key: record[:2] for key, record in found if record is not None}
 
     async def put(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> None:
         await self._view.writable()
@@ -82,7 +82,7 @@ class TableKV:
         if self._table() is None:
             return 0
         table, now = self._view.table(KVTable, self._namespace), self._view.clock.now()
-        return sum(table.pop_live(key, now) for key in keys)
+        return sum(self._remove(table, key, now) for key in keys)
 
     async def increment(self, key: str, delta: int, /, *, version: int) -> int:
         await self._view.writable()
@@ -100,6 +100,7 @@ class TableKV:
         if present is None:
             return False
         self._view.table(KVTable, self._namespace).put(key, present._replace(expires_at=expires_at))
+        self._view.note("put", self._namespace, key)
         return True
 
     async def page(self, prefix: str, after: str | None, limit: int, /) -> Page[tuple[str, Record]]:
@@ -114,20 +115,37 @@ class TableKV:
     async def clear(self) -> int:
         await self._view.writable()
         table = self._view.drop(KVTable, self._namespace)
-        return 0 if table is None else table.held(self._view.clock.now())
+        if table is None or not table.rows:
+            return 0
+        self._view.note("clear", self._namespace)
+        return table.held(self._view.clock.now())
 
     def _table(self) -> KVTable | None:
         return self._view.find(KVTable, self._namespace)
 
     def _live(self, key: str) -> Record | None:
         table = self._view.find(KVTable, self._namespace)
-        return None if table is None else table.live(key, self._view.clock.now())
+        record = None if table is None else table.rows.get(key)
+        if record is None or record.expires_at is None:  # most never expire: the clock need not be asked
+            return record
+        return record if is_live(record, self._view.clock.now()) else None
 
     def _write(self, key: str, body: bytes, codec: str, version: int, expires_at: int | None) -> None:
         table, now = self._view.table(KVTable, self._namespace), self._view.clock.now()
         present = table.live(key, now)
         created_at = now if present is None else present.created_at
         table.put(key, Record(body, codec, version, created_at, now, expires_at))
+        if self._view.logs:
+            self._view.note("put", self._namespace, key)
+
+    def _remove(self, table: KVTable, key: str, now: int) -> bool:
+        """Whether the record was there for its readers."""
+        record = table.pop(key)
+        if record is None:
+            return False
+        live = is_live(record, now)
+        self._view.note("delete" if live else "expire", self._namespace, key)
+        return live
 
     def _records(self, prefix: str, after: str | None) -> Iterator[tuple[str, Record]]:
         table, now = self._table(), self._view.clock.now()

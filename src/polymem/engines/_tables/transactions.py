@@ -4,9 +4,8 @@ from asyncio import get_running_loop
 from collections.abc import Callable
 
 from polymem.contracts.drivers import Drivers
-from polymem.contracts.transactions import TransactionFeatures
-from polymem.engines._tables.state import Tables
-from polymem.engines._tables.views import CommittedView, ForkedView, Reason, View
+from polymem.contracts.transactions import Isolation, TransactionFeatures
+from polymem.engines._tables.views import CommittedView, ForkedView, Frozen, Reason, View
 from polymem.errors import StorageConnectionError, StorageDataError, StorageTimeoutError
 
 Cells = Callable[[View, str], Drivers]
@@ -23,7 +22,12 @@ class TableTransactions:
     def features(self) -> TransactionFeatures:
         return TransactionFeatures()
 
-    async def begin(self, *, timeout: float) -> "TableTransaction":
+    async def begin(
+        self,
+        *,
+        timeout: float,
+        isolation: Isolation = "serializable",  # noqa: ARG002 - it is serializable anyway
+    ) -> "TableTransaction":
         await self._take_turn()
         return TableTransaction(self._view, self._cells, timeout)
 
@@ -43,7 +47,7 @@ class TableTransaction:
         self._cells = cells
         self._turn = committed.turn
         self._view = ForkedView(committed)
-        self._savepoints: list[tuple[str, Tables]] = []
+        self._savepoints: list[tuple[str, Frozen]] = []
         self._timer = get_running_loop().call_later(timeout, self._expire, timeout)
         committed.interrupt = self._end
 
@@ -53,6 +57,7 @@ class TableTransaction:
     async def commit(self) -> None:
         self._view.check()
         self._committed.tables = self._view.settle()
+        self._committed.publish(self._view.changes)
         self._end(lambda: StorageConnectionError("the transaction was committed and is over"))
 
     async def rollback(self) -> None:

@@ -1,15 +1,19 @@
 """Two ways to see the tables: the committed state, and the fork of it that a transaction works on."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
+from polymem.contracts.events import Op
 from polymem.core.clock import Clock
+from polymem.engines._tables.changes import ChangeLog
 from polymem.engines._tables.state import Kept, Tables
 from polymem.errors import StorageConnectionError, StorageError
 
 KeptT = TypeVar("KeptT", bound=Kept)
 Reason = Callable[[], StorageError]
+Noted = tuple[Op, str, str | None]
+"""A change: what was done, in which namespace, to which key (None: to all)."""
 
 
 class View:
@@ -22,6 +26,8 @@ class View:
     def __init__(self, clock: Clock, tables: Tables) -> None:
         self.clock = clock
         self.tables = tables
+        self.logs: dict[str, ChangeLog] = {}
+        """The change logs of the namespaces that are watched."""
         self.over: Reason | None = None
         """Why nothing can be read or written any more."""
 
@@ -58,6 +64,14 @@ class View:
             self.tables.pop((kind, namespace), None)
         return dropped
 
+    def note(self, op: Op, namespace: str, key: str | None = None) -> None:
+        """Log a change of a namespace that is watched; a fork keeps it until it is committed."""
+        if namespace in self.logs:
+            self.publish([(op, namespace, key)])
+
+    def publish(self, changes: Iterable[Noted]) -> None:
+        raise NotImplementedError
+
     async def writable(self) -> None:
         """Wait until writes are allowed."""
         self.check()
@@ -83,6 +97,24 @@ class CommittedView(View):
             self.interrupt(lambda: StorageConnectionError("the engine was closed, the transaction rolled back"))
         self.tables = {}
         self.over = lambda: StorageConnectionError("the engine is closed")
+        self.forget_changes()
+
+    def publish(self, changes: Iterable[Noted]) -> None:
+        """Tell the readers of the logs, at once where there are several changes."""
+        told: set[ChangeLog] = set()
+        for op, namespace, key in changes:
+            log = self.logs.get(namespace)
+            if log is not None:
+                log.append(op, key)
+                told.add(log)
+        for log in told:
+            log.tell()
+
+    def forget_changes(self) -> None:
+        """The state is another one altogether: who watches must begin anew."""
+        logs, self.logs = self.logs, {}
+        for log in logs.values():
+            log.tell()
 
     async def writable(self) -> None:
         while self.interrupt is not None:
@@ -91,11 +123,18 @@ class CommittedView(View):
         self.check()
 
 
+Frozen = tuple[Tables, int]
+"""The tables, and how many changes had been noted."""
+
+
 class ForkedView(View):
     """A transaction's view: tables are copied when first written to, the committed ones stay untouched."""
 
     def __init__(self, committed: View) -> None:
         super().__init__(committed.clock, dict(committed.tables))
+        self.logs = committed.logs
+        self.changes: list[Noted] = []
+        """What is to be published once it is committed."""
         self._own: set[tuple[type[Kept], str] | tuple[type[Kept], str, str]] = set()
         """What was copied since the last savepoint and may be changed in place."""
         self._forked: list[Kept] = []
@@ -117,13 +156,18 @@ class ForkedView(View):
         self._own.discard((kind, namespace, name))
         return super().drop(kind, namespace, name)
 
-    def freeze(self) -> Tables:
+    def publish(self, changes: Iterable[Noted]) -> None:
+        self.changes.extend(changes)
+
+    def freeze(self) -> Frozen:
         """The state as it is now, for `restore`: whatever is written from here on is written to copies."""
         self._own.clear()
-        return dict(self.tables)
+        return dict(self.tables), len(self.changes)
 
-    def restore(self, frozen: Tables) -> None:
-        self.tables = dict(frozen)
+    def restore(self, frozen: Frozen) -> None:
+        tables, changes = frozen
+        self.tables = dict(tables)
+        del self.changes[changes:]
         self._own.clear()
 
     def settle(self) -> Tables:

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar, cast
 from polymem.contracts.kv import Record
 from polymem.engines._tables.kv import KVTable
 from polymem.engines._tables.state import Tables
-from polymem.engines._tables.views import CommittedView, ForkedView, View
+from polymem.engines._tables.views import CommittedView, ForkedView, Noted, View
 from polymem.engines.json_file._datafile import DataFile
 from polymem.engines.json_file._errors import UnsyncedError
 from polymem.engines.json_file._text import State
@@ -85,10 +85,11 @@ class Saver:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def adopt(self, tables: Tables) -> None:
+    async def adopt(self, tables: Tables, changes: list[Noted]) -> None:
         """Make this the committed state as soon as it is on the disk; the caller has the turn."""
         await self.save(state_of(tables))
         self._view.tables = tables
+        self._view.publish(changes)
 
     async def save(self, state: State) -> None:
         """Write the file unless it is as it should be. The state must not change any more."""
@@ -145,7 +146,8 @@ class Saver:
         """All of them or, where the file cannot be written, none; each gets its own answer."""
         failure: BaseException | None = None
         try:
-            await self.adopt(await _done(jobs, ForkedView(self._view)))
+            fork = ForkedView(self._view)
+            await self.adopt(await _done(jobs, fork), fork.changes)
         except Exception as error:  # noqa: BLE001 - handed to every caller
             failure = error
         except asyncio.CancelledError:
@@ -163,6 +165,7 @@ class Saver:
                 table.put(key, record)
             tables[KVTable, namespace] = {"": table}
         self._view.tables, self._saved = tables, snapshot_of(tables)
+        self._view.forget_changes()
 
     async def _call(self, function: Callable[..., R], *args: Any) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)

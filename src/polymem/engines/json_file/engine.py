@@ -11,6 +11,7 @@ from polymem.contracts.kv import KVFeatures
 from polymem.core.clock import Clock, SystemClock
 from polymem.core.engine import Health
 from polymem.core.page import Page
+from polymem.engines._tables.events import expire
 from polymem.engines._tables.kv import KVTable, TableKV
 from polymem.engines._tables.state import page_of
 from polymem.engines._tables.transactions import TableTransactions
@@ -19,6 +20,7 @@ from polymem.engines.json_file._datafile import DataFile
 from polymem.engines.json_file._errors import translate, translated
 from polymem.engines.json_file._saver import Saver, snapshot_of
 from polymem.engines.json_file._text import FORMAT
+from polymem.engines.json_file.events import JsonFileEvents
 from polymem.engines.json_file.kv import JsonFileKV
 from polymem.engines.json_file.query import JsonFileQuery
 from polymem.engines.json_file.transactions import JsonFileTransactions
@@ -91,7 +93,7 @@ class JsonFileEngine:
         await self._saver.close()
 
     def drivers(self, namespace: str, /) -> Drivers:
-        inside = self._cells(self._view, namespace)
+        inside = replace(self._cells(self._view, namespace), events=JsonFileEvents(self._view, namespace))
         if not self.autosave:
             return replace(inside, transactions=TableTransactions(self._view, self._cells))
         return replace(
@@ -195,6 +197,8 @@ async def _drop(view: View, prefix: str) -> int:
     for namespace, table in _tables(view, prefix):
         dropped += table.held(now)
         view.drop(KVTable, namespace)
+        if table.rows:
+            view.note("clear", namespace)
     return dropped
 
 
@@ -202,5 +206,5 @@ async def _expire(view: View, limit: int) -> int:
     now, deleted = view.clock.now(), 0
     for namespace, table in _tables(view, ""):
         if deleted < limit and table.held(now) < len(table.rows):
-            deleted += view.table(KVTable, namespace).expire(now, limit - deleted)
+            deleted += expire(view, namespace, view.table(KVTable, namespace), now, limit - deleted)
     return deleted

@@ -1,5 +1,6 @@
 """Transactions whose commit is one save of the file."""
 
+from polymem.contracts.transactions import Isolation
 from polymem.engines._tables.state import Tables
 from polymem.engines._tables.transactions import Cells, TableTransaction, TableTransactions
 from polymem.engines._tables.views import CommittedView
@@ -14,7 +15,12 @@ class JsonFileTransactions(TableTransactions):
         super().__init__(view, cells)
         self._saver = saver
 
-    async def begin(self, *, timeout: float) -> "JsonFileTransaction":
+    async def begin(
+        self,
+        *,
+        timeout: float,
+        isolation: Isolation = "serializable",  # noqa: ARG002 - it is serializable anyway
+    ) -> "JsonFileTransaction":
         await self._take_turn()
         return JsonFileTransaction(self._view, self._cells, timeout, self._saver)
 
@@ -35,6 +41,6 @@ class JsonFileTransaction(TableTransaction):
 
     async def _save(self, tables: Tables) -> None:
         try:
-            await self._saver.adopt(tables)
+            await self._saver.adopt(tables, self._view.changes)
         finally:
             self._turn.release()

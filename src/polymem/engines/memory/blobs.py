@@ -116,6 +116,11 @@ class MemoryBlobs:
             self._view.drop(kind, self._namespace, container)
         return count
 
+    async def containers(self, after: str | None, limit: int, /) -> Page[str]:
+        tables = self._view.named(BlobTable, self._namespace)
+        names = sorted(name for name, table in tables.items() if table.rows)
+        return page_of(starting(names, "", after), limit, lambda name: name)
+
     def _blobs(self, container: str) -> dict[str, BlobInfo]:
         table = self._view.find(BlobTable, self._namespace, container)
         return {} if table is None else table.rows

@@ -11,14 +11,16 @@ from polymem.contracts.drivers import Drivers
 from polymem.core.clock import Clock, SystemClock
 from polymem.core.engine import Health
 from polymem.core.page import Page
+from polymem.engines._tables.events import expire
 from polymem.engines._tables.state import page_of
 from polymem.engines._tables.views import CommittedView, View
 from polymem.engines.memory import _snapshot
 from polymem.engines.memory._check import figures, problems
 from polymem.engines.memory._file import read_file, write_file
 from polymem.engines.memory.blobs import MemoryBlobs
+from polymem.engines.memory.events import MemoryEvents
 from polymem.engines.memory.graph import MemoryGraph
-from polymem.engines.memory.kv import MemoryKV
+from polymem.engines.memory.kv import KVTable, MemoryKV
 from polymem.engines.memory.query import MemoryQuery
 from polymem.engines.memory.sql import MemorySql, SqlDatabase, translate_sql
 from polymem.engines.memory.text import MemoryText
@@ -60,7 +62,8 @@ class MemoryEngine:
         self._view.close()
 
     def drivers(self, namespace: str, /) -> Drivers:
-        return replace(_cells(self._view, namespace), transactions=self._transactions)
+        events = MemoryEvents(self._view, namespace)
+        return replace(_cells(self._view, namespace), transactions=self._transactions, events=events)
 
     def translate(self, error: Exception, /) -> StorageError | None:
         """Dicts raise nothing of their own: only SQL has errors to translate."""
@@ -87,6 +90,8 @@ class MemoryEngine:
             if namespace.startswith(prefix) and kind is not SqlDatabase:
                 tables = self._view.tables.pop((kind, namespace)).values()
                 dropped += sum(table.held(now) for table in tables) if kind.counted else 0
+                if kind is KVTable and any(table.rows for table in tables):
+                    self._view.note("clear", namespace)
         return dropped
 
     async def delete_expired(self, limit: int, /) -> int:
@@ -94,7 +99,9 @@ class MemoryEngine:
         now, deleted = self.clock.now(), 0
         for (kind, namespace), named in list(self._view.tables.items()):
             for name, table in list(named.items()):
-                expired = table.expire(now, limit - deleted)
+                room = limit - deleted
+                kv = kind is KVTable
+                expired = expire(self._view, namespace, table, now, room) if kv else table.expire(now, room)
                 deleted += expired if kind.counted else 0
                 if expired and not table.rows:
                     self._view.drop(kind, namespace, name)
@@ -121,6 +128,7 @@ class MemoryEngine:
         tables = _snapshot.load(data, self.clock)
         await self._view.writable()
         self._view.tables = tables
+        self._view.forget_changes()
 
     async def snapshot_to(self, path: str | PathLike[str]) -> None:
         """Write a snapshot to a file, which is replaced at once and whole."""
