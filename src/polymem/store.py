@@ -1,15 +1,17 @@
 """`Store`: one namespace of one opened engine, with every contract the engine has."""
 
 import asyncio
-import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
+from polymem.contracts._events_api import Observable
+from polymem.contracts._events_hub import Pending
+from polymem.contracts._input import PAGE, stream
 from polymem.contracts.blobs import Blobs
-from polymem.contracts.drivers import CONTRACTS, Drivers, Layer
+from polymem.contracts.drivers import CONTRACTS, Drivers
 from polymem.contracts.graph import Graph
 from polymem.contracts.kv import KeyValue
 from polymem.contracts.sql import Sql
@@ -17,107 +19,41 @@ from polymem.contracts.text import Text, TextCollection
 from polymem.contracts.transactions import Isolation, Transaction
 from polymem.contracts.turns import Turns
 from polymem.contracts.vectors import Metric, Vectors, VectorSpace
-from polymem.core.breaker import Breaker
+from polymem.contracts.volume import VOLUME
 from polymem.core.codec import JsonCodec
 from polymem.core.engine import Engine, Health
-from polymem.core.guard import GuardContext, guard, in_transaction
+from polymem.core.guard import guard, in_transaction
+from polymem.core.health import HealthCheckResult, check_health
+from polymem.core.metrics import MetricsCollector
 from polymem.core.namespace import child, decode
-from polymem.core.retry import RetryPolicy
 from polymem.core.text import check_name
-from polymem.errors import StorageDataError, StorageError, StorageUnsupportedError
+from polymem.errors import Outcome, StorageDataError, StorageError, StorageUnsupportedError
+from polymem.opened import Maintenance, Session
+from polymem.storage import Storage
 
+if TYPE_CHECKING:
+    from polymem.layers.cache import Cache
+
+Model = TypeVar("Model")
 Result = TypeVar("Result")
-_log = logging.getLogger("polymem.store")
-_SWEEP_ROWS = 1000
 
 
-class Session:
-    """What all namespaces of one opened store share: the engine, its guard and its sweeper."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        *,
-        sweep_every: float | None = 60.0,
-        retry: RetryPolicy | None = None,
-        layers: Sequence[Layer] = (),
-    ) -> None:
-        self.engine, self.layers = engine, tuple(layers)
-        breaker = Breaker() if engine.remote else None
-        self.guard = GuardContext(engine.name, engine.translate, breaker, retry or RetryPolicy())
-        self._sweep_every = sweep_every
-        self._sweeper: asyncio.Task[None] | None = None
-        self._lock = asyncio.Lock()
-        self.sweeps: list[Callable[[], Awaitable[int]]] = []
-        """Work that the sweeper does after the engine's own."""
-
-    async def open(self) -> None:
-        async with self._lock:
-            if self.guard.loop is not None:
-                return
-            try:
-                await self.engine.open()
-            except StorageError:
-                raise
-            except Exception as error:
-                translated = self.engine.translate(error)
-                if translated is None:
-                    raise
-                raise translated from error
-            self.guard.opened()
-            if self._sweep_every is not None:
-                self._sweeper = asyncio.create_task(self._sweep_for_ever(self._sweep_every))
-            _log.info("connect %s", self.engine.name, extra={"engine": self.engine.name, "operation": "connect"})
-
-    async def close(self) -> None:
-        async with self._lock:
-            if self.guard.loop is None:
-                return
-            if self._sweeper is not None:
-                self._sweeper.cancel()
-                await asyncio.gather(self._sweeper, return_exceptions=True)
-            self.guard.closed()
-            await self.engine.close()
-            _log.info("disconnect %s", self.engine.name, extra={"engine": self.engine.name, "operation": "disconnect"})
-
-    async def _sweep_for_ever(self, every: float) -> None:
-        while True:
-            await asyncio.sleep(every * random.uniform(0.8, 1.2))  # noqa: S311 - spreads processes, guards nothing
-            try:
-                removed = await self.sweep() + sum([await more() for more in self.sweeps])
-            except StorageError as error:
-                _log.warning("sweep failed: %s", type(error).__name__)
-            else:
-                _log.info("swept %d expired records", removed)
-
-    async def sweep(self) -> int:
-        """Remove every expired record, 1,000 rows a transaction so that writers get their turn."""
-        maintenance = guard(_Maintenance(self.engine), "engine", self.guard)
-        total = 0
-        while removed := await maintenance.delete_expired(_SWEEP_ROWS):
-            total += removed
-        return total
-
-
-class _Maintenance:
-    """The engine's own operations in a shape the guard can wrap."""
-
-    features = None
-
-    def __init__(self, engine: Engine) -> None:
-        self.namespaces, self.drop_namespace = engine.namespaces, engine.drop_namespace
-        self.delete_expired, self.check, self.purge = engine.delete_expired, engine.check, engine.purge
-
-
-class Store:
+class Store(Observable):
     """An engine seen from one namespace; obtained from `polymem.open` or `store.namespace(...)`.
 
     Both `store = await polymem.open(url)` and `async with polymem.open(url) as store` open it. A store belongs to
     the event loop and the process it was opened in; opening and closing twice is harmless.
     """
 
-    def __init__(self, session: Session, namespace: str = "", transaction: Transaction | None = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        namespace: str = "",
+        transaction: Transaction | None = None,
+        pending: Pending | None = None,
+    ) -> None:
         self._session, self._namespace, self._transaction = session, namespace, transaction
+        self._observers, self._pending = session.observers, pending
         source = transaction or session.engine
         self._drivers: Drivers = source.drivers(namespace)
         for layer in session.layers:  # innermost first, inside transactions too
@@ -156,9 +92,37 @@ class Store:
         api: KeyValue[Any] | None = self._guarded.get("kv.api")
         if api is None:
             queries = None if self._drivers.query is None else self._driver("query")
-            api = KeyValue(self._driver("kv"), self.engine.clock, JsonCodec(), scope=self._namespace, queries=queries)
+            api = KeyValue(
+                self._driver("kv"),
+                self.engine.clock,
+                JsonCodec(),
+                scope=self._namespace,
+                queries=queries,
+                events=None if self._drivers.events is None else self._driver("events"),
+                observation=self._observation(),
+            )
             self._guarded["kv.api"] = api
         return api
+
+    @overload
+    def storage(self, name: str) -> Storage[Any]: ...
+    @overload
+    def storage(self, name: str, model: type[Model]) -> Storage[Model]: ...
+    def storage(self, name: str, model: type[Any] | None = None) -> Storage[Any]:
+        """The records of the namespace `name`, each a `model` (any JSON value without one), as a mapping; no I/O."""
+        return Storage(self.namespace(name), model)
+
+    @property
+    def cache(self) -> "Cache":
+        """The near cache of this namespace: statistics, invalidation by key, prefix and tag (CCH-2).
+
+        `StorageUnsupportedError` where the store was opened without one.
+        """
+        make = getattr(self.engine, "cache", None)
+        if make is None:
+            raise StorageUnsupportedError("the store was opened without cache=", engine=self.engine.name)
+        cache: Cache = make(self._namespace)
+        return cache
 
     @property
     def turns(self) -> Turns:
@@ -186,6 +150,11 @@ class Store:
         """The blob container `name`; no I/O."""
         return Blobs(self._driver("blobs"), self.engine.clock, name)
 
+    def containers(self) -> AsyncIterator[str]:
+        """The names of the blob containers of this namespace that hold something, in order."""
+        blobs = self._driver("blobs")
+        return stream(lambda after: blobs.containers(after, PAGE))
+
     def supports(self, contract: str) -> bool:
         """Whether this namespace of the engine offers a contract."""
         if contract not in CONTRACTS:
@@ -200,7 +169,7 @@ class Store:
         """A full store that can't see outside itself; nests."""
         if not segments:
             raise StorageDataError("expected at least one name", field="namespace")
-        return Store(self._session, child(self._namespace, segments), self._transaction)
+        return Store(self._session, child(self._namespace, segments), self._transaction, self._pending)
 
     async def namespaces(self, *prefix: str, depth: int | None = None) -> AsyncIterator[tuple[str, ...]]:
         """The namespaces below this one that hold something, as segments relative to it, in order.
@@ -246,9 +215,18 @@ class Store:
         """Version, integrity and figures of the database."""
         return await self._maintenance().check()
 
+    async def health(self) -> HealthCheckResult:
+        """Whether the engine answers: one short call, at most 5 s, never an exception, at any time (RES-4)."""
+        return await check_health(self.engine, self._session.guard)
+
     def metrics(self) -> dict[str, Any]:
-        """What was counted of every call since the store was made (MET-1)."""
-        return {"adapter_type": self.engine.name, "operations": self._session.guard.metrics.snapshot()}
+        """What was counted of every call since the store was made; `collector` has it in other formats (MET-4)."""
+        return self.collector.get_metrics()
+
+    @property
+    def collector(self) -> MetricsCollector:
+        """What counts: one for all namespaces of the opened store, for reading, exporting and counting of your own."""
+        return self._session.guard.metrics
 
     @asynccontextmanager
     async def transaction(
@@ -261,9 +239,10 @@ class Store:
         started inside it, raises at once: it would wait for this very transaction.
         """
         self._check_transaction(isolation, timeout)
-        opened = await self._driver("transactions").begin(timeout=timeout)
+        opened = await self._driver("transactions").begin(timeout=timeout, isolation=isolation)
         token = in_transaction.set(self._session.guard)
-        view = TransactionStore(self._session, self._namespace, opened)
+        pending = Pending(self._observers, self._namespace)
+        view = TransactionStore(self._session, self._namespace, opened, pending)
         try:
             yield view
         except BaseException:
@@ -276,15 +255,23 @@ class Store:
             in_transaction.reset(token)
 
     async def run_in_transaction(
-        self, work: "Callable[[TransactionStore], Awaitable[Result]]", *, retries: int = 3, timeout: float = 5.0
+        self,
+        work: "Callable[[TransactionStore], Awaitable[Result]]",
+        *,
+        retries: int = 3,
+        isolation: Isolation = "serializable",
+        timeout: float = 5.0,
     ) -> Result:
-        """Run `work` in a transaction, again after a retryable failure such as a lost serialization race."""
+        """Run `work` in a transaction, again after a retryable failure such as a lost serialization race.
+
+        Not again where nobody knows whether it was committed: that error is the caller's to judge.
+        """
         for left in range(retries, -1, -1):
             try:
-                async with self.transaction(timeout=timeout) as tx:
+                async with self.transaction(isolation=isolation, timeout=timeout) as tx:
                     return await work(tx)
             except StorageError as error:
-                if not error.retryable or not left:
+                if not error.retryable or error.outcome is Outcome.UNKNOWN or not left:
                     raise
                 await asyncio.sleep(random.uniform(0, 0.05))  # noqa: S311 - jitter
         raise AssertionError("unreachable")  # pragma: no cover
@@ -295,8 +282,8 @@ class Store:
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
             raise StorageDataError("expected seconds above 0", field="timeout")
 
-    def _maintenance(self) -> _Maintenance:
-        return guard(_Maintenance(self.engine), "engine", self._session.guard)
+    def _maintenance(self) -> Maintenance:
+        return guard(Maintenance(self.engine), "engine", self._session.guard)
 
     def _driver(self, contract: str) -> Any:
         driver = self._guarded.get(contract)
@@ -305,7 +292,8 @@ class Store:
             if bare is None:
                 self._refuse(contract)
             inside, tenant = self._transaction is not None, next(iter(decode(self._namespace)), None)
-            driver = guard(bare, contract, self._session.guard, inside=inside, tenant=tenant)
+            sizes = VOLUME.get(contract)
+            driver = guard(bare, contract, self._session.guard, inside=inside, tenant=tenant, sizes=sizes)
             self._guarded[contract] = driver
         return driver
 
@@ -331,6 +319,11 @@ class TransactionStore(Store):
         )
         return driver
 
+    @property
+    def _told(self) -> Pending:
+        assert self._pending is not None  # noqa: S101 - the same
+        return self._pending
+
     @asynccontextmanager
     async def transaction(
         self, *, isolation: Isolation = "serializable", timeout: float = 5.0
@@ -342,21 +335,41 @@ class TransactionStore(Store):
 
     async def commit(self) -> None:
         """Commit now; the block may go on reading nothing more."""
-        await self._open.commit()
+        with self._told.commit():
+            await self._open.commit()
         self.ended = True
 
     async def rollback(self) -> None:
         """Undo everything and end the transaction."""
         await self._open.rollback()
+        self._told.end(committed=False)
         self.ended = True
 
     @asynccontextmanager
-    async def savepoint(self, name: str = "nested") -> AsyncIterator[None]:
-        """Undo only this block when it raises; savepoints nest."""
-        await self._open.savepoint(check_name(name, field="name"))
+    async def savepoint(self, name: str | None = None) -> AsyncIterator[None]:
+        """Undo only this block when it raises; savepoints nest.
+
+        A name that is open already is a `StorageDataError`: giving up the one would give up the other.
+        """
+        names: list[str] = self._guarded.setdefault("savepoints", [])
+        name = f"nested_{len(names)}" if name is None else check_name(name, field="name")
+        if name in names:
+            raise StorageDataError("a savepoint of this name is open; give another one, or none", field="name")
+        names.append(name)
+        try:
+            async with self._savepoint(name):
+                yield
+        finally:
+            names.remove(name)
+
+    @asynccontextmanager
+    async def _savepoint(self, name: str) -> AsyncIterator[None]:
+        await self._open.savepoint(name)
+        mark = self._told.mark
         try:
             yield
         except BaseException:
+            self._told.undo(mark)
             await _to_the_end(self._open.rollback_to(name))
             await _to_the_end(self._open.release(name))
             raise

@@ -274,6 +274,8 @@ class TestEngines:
         assert {"memory", "sqlite"} <= set(found["engines"])
         assert found["url"] == DB
         assert found["version"].startswith("3.")
+        assert (found["status"], found["pool"]) == ("healthy", None)
+        assert found["latency_ms"] > 0
         assert {row["contract"] for row in found["capabilities"]} == set(CONTRACTS)
         assert "problems: none" in run("--url", DB, "doctor").out
 

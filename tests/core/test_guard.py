@@ -3,11 +3,13 @@
 import asyncio
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
 from polymem.core.breaker import Breaker
-from polymem.core.guard import GuardContext, _forked, guard, in_transaction
+from polymem.core.guard import GuardContext, _forked, guard, in_transaction, within
 from polymem.core.retry import RetryPolicy
 from polymem.errors import (
     Outcome,
@@ -78,7 +80,7 @@ def test_a_call_passes_and_is_counted():
         guarded = guard(Driver("value"), "kv", made)
         assert guarded.features == "features"
         assert await guarded.get("k") == "value"
-        figures = made.metrics.snapshot()["kv.get"]
+        figures = made.metrics.get_metrics()["operations"]["kv.get"]
         assert (figures["total_count"], figures["success_count"], figures["success_rate"]) == (1, 1, 1.0)
         assert figures["latency_ms"]["p50"] >= 0
 
@@ -95,7 +97,7 @@ def test_a_driver_error_is_translated_and_keeps_its_cause():
         assert caught.value.__cause__ is error
         assert (caught.value.engine, caught.value.operation) == ("fake", "kv.get")
         assert "secret" not in str(caught.value)
-        assert made.metrics.snapshot()["kv.get"]["errors"] == {"StorageConnectionError": 1}
+        assert made.metrics.get_metrics()["operations"]["kv.get"]["errors"] == {"StorageConnectionError": 1}
 
     run(work)
 
@@ -139,7 +141,7 @@ def test_a_retry_that_succeeds_gives_the_value():
         made = context()
         driver = Driver(lost(Outcome.UNKNOWN), lost(Outcome.UNKNOWN), "value")
         assert await guard(driver, "kv", made).get("k") == "value"
-        assert made.metrics.snapshot()["kv.get"]["retry_count"] == 2
+        assert made.metrics.get_metrics()["operations"]["kv.get"]["retry_count"] == 2
 
     run(work)
 
@@ -172,7 +174,7 @@ def test_cancellation_passes_untouched_and_is_counted():
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        figures = made.metrics.snapshot()["kv.get"]
+        figures = made.metrics.get_metrics()["operations"]["kv.get"]
         assert (figures["cancelled_count"], figures["error_count"]) == (1, 0)
 
     run(work)
@@ -189,6 +191,8 @@ def test_cancellation_during_a_retry_pause_ends_the_call():
         with pytest.raises(asyncio.CancelledError):
             await task
         assert driver.calls == 1
+        figures = made.metrics.get_metrics()["operations"]["kv.get"]
+        assert (figures["cancelled_count"], figures["in_flight"]) == (1, 0)
 
     run(work)
 
@@ -357,5 +361,147 @@ def test_one_record_per_call_at_debug_and_one_per_failure(caplog):
         assert levels == ["DEBUG", "ERROR", "WARNING"]
         assert caplog.records[1].error_type == "StorageDataError"
         assert "secret" not in caplog.text
+
+    run(work)
+
+
+def test_calls_from_another_thread_are_refused_and_a_loop_that_moved_is_followed():
+    loop, made = asyncio.new_event_loop(), GuardContext("fake", translate)
+    guarded = guard(Driver(*range(9)), "kv", made)
+
+    async def opened():
+        made.opened()
+        assert await guarded.get("k") == 0
+
+    def elsewhere(work):
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(work).result()
+
+    try:
+        loop.run_until_complete(opened())
+        with pytest.raises(StorageConnectionError, match="another event loop"):
+            elsewhere(lambda: asyncio.run(guarded.get("k")))
+        assert elsewhere(lambda: loop.run_until_complete(guarded.get("k"))) == 1
+        with pytest.raises(StorageConnectionError, match="another event loop"):
+            asyncio.run(guarded.get("k"))
+        assert loop.run_until_complete(guarded.get("k")) == 2
+        with ThreadPoolExecutor(1) as pool:  # while it runs there, this thread's own loop is still another one
+            running = pool.submit(loop.run_forever)
+            assert asyncio.run_coroutine_threadsafe(guarded.get("k"), loop).result() == 3
+            with pytest.raises(StorageConnectionError, match="another event loop"):
+                asyncio.run(guarded.get("k"))
+            loop.call_soon_threadsafe(loop.stop)
+            running.result()
+    finally:
+        loop.close()
+
+
+class TestOptions:
+    """Whatever way a driver takes its arguments, it gets them."""
+
+    class Loose:
+        features = None
+
+        async def named(self, key, value=None):
+            return key, value
+
+        async def any(self, *keys, **options):
+            return keys, options
+
+        defaults = staticmethod(partial(named, None))
+
+    def test_all_ways_of_passing_them(self):
+        async def work():
+            guarded = guard(self.Loose(), "kv", context())
+            assert await guarded.named("a", value=1) == await guarded.named(key="a", value=1) == ("a", 1)
+            assert await guarded.any("a", "b", c=1) == (("a", "b"), {"c": 1})
+            assert await guarded.defaults("a", value=2) == ("a", 2)
+
+        run(work)
+
+
+class TestDeadline:
+    def test_a_call_that_is_late_is_a_timeout_and_not_cancelled(self, caplog):
+        async def work():
+            made = context(breaker=Breaker())
+            driver = Driver(lambda: asyncio.sleep(9), lambda: asyncio.sleep(9))
+            hurried = within(guard(driver, "kv", made), 0.001)
+            for call, outcome in (
+                (hurried.get("k"), Outcome.NOT_APPLIED),
+                (hurried.put("k", value=1), Outcome.UNKNOWN),
+            ):
+                with pytest.raises(TimeoutError, match="no answer within 0.001 s") as caught:
+                    await call
+                assert isinstance(caught.value, StorageTimeoutError)
+                assert (caught.value.outcome, caught.value.engine) == (outcome, "fake")
+            for figures in made.metrics.get_metrics()["operations"].values():
+                assert figures["errors"] == {"StorageTimeoutError": 1}
+                assert (figures["cancelled_count"], figures["in_flight"], figures["latency_ms"]["max"] >= 1) == (
+                    0,
+                    0,
+                    True,
+                )
+            assert driver.calls == 2
+            assert not made.breaker.disturbed  # a caller in a hurry says nothing of the engine
+
+        run(work)
+        assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
+
+    def test_it_holds_for_all_attempts_together(self):
+        async def work():
+            made = context()
+            made.retry = RetryPolicy(first_delay=30, max_delay=30)
+            driver = Driver(StorageTimeoutError("slow", retry_after=30), "value")
+            with pytest.raises(StorageTimeoutError, match="no answer within"):
+                await within(guard(driver, "kv", made), 0.001).get("k")
+            assert driver.calls == 1
+
+        run(work)
+
+    def test_the_engines_own_timeout_stays_what_it_is(self):
+        async def work():
+            made = context()
+            made.retry = RetryPolicy(attempts=1)
+            error = StorageTimeoutError("the pool is full")
+            with pytest.raises(StorageTimeoutError) as caught:
+                await within(guard(Driver(error), "kv", made), 60).get("k")
+            assert caught.value is error
+
+        run(work)
+
+    def test_cancelling_is_no_timeout(self):
+        async def work():
+            made = context()
+            task = asyncio.create_task(within(guard(Driver(lambda: asyncio.sleep(9)), "kv", made), 60).get("k"))
+            await asyncio.sleep(0.001)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            figures = made.metrics.get_metrics()["operations"]["kv.get"]
+            assert (figures["cancelled_count"], figures["error_count"], figures["in_flight"]) == (1, 0, 0)
+
+        run(work)
+
+    @pytest.mark.parametrize("seconds", [0, -1, float("nan"), True, "1", None])
+    def test_seconds_that_are_none(self, seconds):
+        with pytest.raises(StorageDataError) as caught:
+            within(guard(Driver(), "kv", context_unopened()), seconds)
+        assert caught.value.field == "timeout"
+
+
+def context_unopened():
+    return GuardContext("fake", translate)
+
+
+def test_the_log_level_may_change_at_any_time(caplog):
+    async def work():
+        guarded = guard(Driver(*range(9)), "kv", context())
+        for logger in ("polymem.calls", "polymem", None):
+            await guarded.get("k")
+            with caplog.at_level(logging.DEBUG, logger):
+                await guarded.get("k")
+            assert [record.levelname for record in caplog.records] == ["DEBUG"]
+            assert caplog.records[0].duration_ms >= 0
+            caplog.clear()
 
     run(work)

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import msgspec
 import pytest
@@ -124,6 +124,28 @@ def test_a_typed_codec_refuses_what_json_cannot_hold():
         ModelCodec(Odd).encode(Odd(object()))
 
 
+@dataclasses.dataclass
+class Loose:
+    value: Any
+    more: dict[int, Any] = dataclasses.field(default_factory=dict)
+
+
+class LooseModel(BaseModel):
+    value: Any
+
+
+@pytest.mark.parametrize("make", [Loose, lambda value: LooseModel(value=value), lambda value: Loose(None, {1: value})])
+@pytest.mark.parametrize("bad", [float("nan"), -float("inf"), "a\x00", ["\ud800"]])
+def test_a_typed_codec_refuses_what_would_come_back_as_something_else(make, bad):
+    """KV-3: as the plain codec does; null itself, and a backslash before u0000, are fine."""
+    with pytest.raises(StorageDataError) as caught:
+        ModelCodec(type(make(0))).encode(make(bad))
+    assert caught.value.field.startswith("value")
+    for fine in (None, "\\u0000", [None, "\\\\u0000"]):
+        codec = ModelCodec(type(make(0)))
+        assert codec.decode(codec.encode(make(fine))) == make(fine)
+
+
 def test_the_json_codec_is_the_plain_one():
     assert JsonCodec().decode(JsonCodec().encode({"a": 1})) == {"a": 1}
 
@@ -228,12 +250,18 @@ class TestRegistry:
         assert caught.value.field == "url"
 
     def test_an_unknown_scheme_lists_the_known_ones(self):
-        with pytest.raises(StorageDataError, match="memory, sqlite"):
+        with pytest.raises(StorageDataError, match="file, memory, .*sqlite"):
             registry.create_engine("oracle://x")
 
+    @pytest.mark.parametrize("url", ["memory:", "sqlite:///never.db", "file:never.json"])
+    def test_engines_without_connections_of_others_say_what_to_do(self, url: str) -> None:
+        with pytest.raises(StorageUnsupportedError, match=r"takes no client: .*(a file of its own|share the store)"):
+            registry.create_engine(url, client=object())
+        registry.create_engine(url, client=None)
+
     def test_a_planned_engine_says_so(self):
-        with pytest.raises(StorageUnsupportedError, match="redis engine is not part of this version"):
-            registry.create_engine("redis://localhost")
+        with pytest.raises(StorageUnsupportedError, match="qdrant engine is not part of this version"):
+            registry.create_engine("qdrant://localhost")
 
     def test_a_missing_driver_names_the_extra(self, monkeypatch):
         monkeypatch.setitem(registry._BUILT_IN, "fake", ("no_such_driver.engine:from_url", "fake"))

@@ -14,7 +14,7 @@ from polymem.cli.invocation import Command, Invocation, pass_invocation
 from polymem.cli.matrix import EMBEDDED, as_cells, as_markdown, capability_matrix
 from polymem.config import Config
 from polymem.config.masking import mask_url
-from polymem.core.engine import Health
+from polymem.core.health import HealthCheckResult
 from polymem.core.registry import schemes
 from polymem.errors import StorageError
 from polymem.providers.embedding import INSTALL_HINT, load_default
@@ -74,15 +74,22 @@ async def _check(config: Config) -> dict[str, Any]:
         return {"problems": [], "remark": f"there is no {path} yet"}
     try:
         async with checked as opened:
-            health: Health = await opened.check()
+            answer, health = await opened.health(), await opened.check()
     except StorageError as error:
         return {"ok": False, "problems": [str(error)]}
     return {
-        "ok": health.ok,
-        "problems": health.problems,
+        "ok": health.ok and answer.status != "unhealthy",
+        "status": answer.status,
+        "latency_ms": answer.latency_ms,
+        "pool": answer.pool,
+        "problems": [*health.problems, *_said(answer)],
         "version": health.version,
         "details": health.details,
     }
+
+
+def _said(answer: HealthCheckResult) -> list[str]:
+    return [answer.error] if answer.error else list(answer.details.get("reasons", []))
 
 
 def _version(package: str) -> str | None:

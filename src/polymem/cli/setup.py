@@ -26,6 +26,13 @@ url = {url}
 # sweep_every = 60.0            # seconds between removals of expired records, 0 for never
 # retry_writes = true           # repeat an idempotent write whose outcome is unknown
 
+# cache = 10000                 # records kept in this process; or a table: kind, max_entries, max_bytes, mode, ...
+# compression = true            # of large values, by zstd; or a table: level, threshold
+
+# [engines.local.encryption]    # keys are never written here: env:NAME or file:PATH, 32 bytes as hexadecimal or base64
+# current = "2026-11"
+# keys = {{ 2026-11 = "env:AGENT_KEY" }}
+
 # [contracts]                   # which engine serves kv, turns, vectors, text, graph, blobs, sql, transactions
 # [tiers]                       # ... active, working, episodic, semantic, archival
 # [stores]                      # ... config, memory, audit, profile, session, document, ...

@@ -4,17 +4,22 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from random import getrandbits
+from time import perf_counter
 from typing import Any, Final, Generic, NamedTuple, NoReturn, Protocol, TypeVar, final, overload
 
 from msgspec import DecodeError
 
 from polymem.contracts._bulk_api import BulkApi
-from polymem.contracts._input import Where
+from polymem.contracts._events_api import Watchable
+from polymem.contracts._events_kv import Observation
+from polymem.contracts._input import Where, stream
 from polymem.contracts._query_api import Queries
+from polymem.contracts.events import EventsDriver
 from polymem.contracts.query import QueryDriver
 from polymem.core.clock import MICROSECONDS, Clock, Ttl, expiry, to_datetime
 from polymem.core.codec import Codec, ModelCodec
 from polymem.core.cursor import decode_cursor, encode_cursor
+from polymem.core.guard import within
 from polymem.core.page import Page
 from polymem.core.text import check_key, check_limit, check_text
 from polymem.errors import (
@@ -24,6 +29,7 @@ from polymem.errors import (
     StorageDataError,
     StorageError,
     StorageNotFoundError,
+    StorageTimeoutError,
 )
 
 T = TypeVar("T")
@@ -134,11 +140,15 @@ class Entry(NamedTuple, Generic[T]):
 
 
 @final
-class KeyValue(Queries[T], BulkApi[T]):
+class KeyValue(Queries[T], BulkApi[T], Watchable):
     """What users hold: `store.kv` for any JSON value, `store.kv.typed(Model)` for one type.
 
     Every key is 1 to 512 bytes of UTF-8. `ttl` is seconds, a timedelta or an aware datetime; `put` without a ttl
     never expires. Writes return the new version.
+
+    `timeout` is in seconds, retries included: then a `StorageTimeoutError` (also a `TimeoutError`) ends the call,
+    which disturbs no other. Its `outcome` is not_applied for a read and unknown for a write, which may still be
+    carried out. Without one the engine's own limits hold. A stream such as `scan` has none: use `asyncio.timeout`.
     """
 
     def __init__(
@@ -149,10 +159,13 @@ class KeyValue(Queries[T], BulkApi[T]):
         *,
         scope: str = "",
         queries: QueryDriver | None = None,
+        events: EventsDriver | None = None,
+        observation: Observation | None = None,
     ) -> None:
         self._driver, self._clock, self._codec = driver, clock, codec
-        self._scope, self._queries = scope, queries
+        self._scope, self._queries, self._events = scope, queries, events
         self._read, self._decode, self._tag = driver.get, codec.decode, codec.tag
+        self._be_observed(observation)
 
     @property
     def features(self) -> KVFeatures:
@@ -160,18 +173,26 @@ class KeyValue(Queries[T], BulkApi[T]):
 
     def typed(self, model: type[Model]) -> "KeyValue[Model]":
         """The same keys holding values of one msgspec, dataclass, typed-dict or pydantic type."""
-        return KeyValue(self._driver, self._clock, ModelCodec(model), scope=self._scope, queries=self._queries)
+        return KeyValue(
+            self._unobserved,
+            self._clock,
+            ModelCodec(model),
+            scope=self._scope,
+            queries=self._queries,
+            events=self._events,
+            observation=self._observation,
+        )
 
     @overload
-    async def get(self, key: str) -> T | None: ...
+    async def get(self, key: str, *, timeout: float | None = None) -> T | None: ...
     @overload
-    async def get(self, key: str, default: D) -> T | D: ...
-    async def get(self, key: str, default: Any = None) -> Any:
+    async def get(self, key: str, default: D, *, timeout: float | None = None) -> T | D: ...
+    async def get(self, key: str, default: Any = None, *, timeout: float | None = None) -> Any:
         """The value, or `default` where the key is absent or expired."""
         # the hot path: 128 printable characters are at most 512 bytes without U+0000 or surrogates; others are looked at
         if not (type(key) is str and 0 < len(key) <= _SHORT and key.isprintable()):
             check_key(key)
-        found = await self._read(key)
+        found = await (self._read(key) if timeout is None else within(self._driver, timeout).get(key))
         if found is None:
             return default
         body, tag = found
@@ -182,88 +203,94 @@ class KeyValue(Queries[T], BulkApi[T]):
         except DecodeError as error:
             raise _damaged() from error
 
-    async def get_many(self, keys: Iterable[str]) -> dict[str, T]:
+    async def get_many(self, keys: Iterable[str], *, timeout: float | None = None) -> dict[str, T]:
         """The values of the keys that are present."""
-        found = await self._driver.get_many(_keys(keys))
+        found = await self._by(timeout).get_many(_keys(keys))
         return {key: self._value(body, tag) for key, (body, tag) in found.items()}
 
-    async def entry(self, key: str) -> Entry[T] | None:
+    async def entry(self, key: str, *, timeout: float | None = None) -> Entry[T] | None:
         """The value with its version and instants, None where absent."""
-        record = await self._driver.entry(check_key(key))
+        record = await self._by(timeout).entry(check_key(key))
         return None if record is None else self._entry(key, record)
 
-    async def exists(self, key: str) -> bool:
-        return await self._driver.entry(check_key(key)) is not None
+    async def exists(self, key: str, *, timeout: float | None = None) -> bool:
+        return await self._by(timeout).entry(check_key(key)) is not None
 
-    async def put(self, key: str, value: T, *, ttl: Ttl | None = None) -> int:
+    async def put(self, key: str, value: T, *, ttl: Ttl | None = None, timeout: float | None = None) -> int:
         """Write whatever was there before; the new version."""
         version = new_version()
         body = self._codec.encode(value)
-        await self._driver.put(check_key(key), body, self._tag, version=version, expires_at=expiry(ttl, self._clock))
+        await self._by(timeout).put(
+            check_key(key), body, self._tag, version=version, expires_at=expiry(ttl, self._clock)
+        )
         return version
 
-    async def put_many(self, items: Mapping[str, T], *, ttl: Ttl | None = None) -> dict[str, int]:
+    async def put_many(
+        self, items: Mapping[str, T], *, ttl: Ttl | None = None, timeout: float | None = None
+    ) -> dict[str, int]:
         """Write all or nothing; the new versions."""
         if not isinstance(items, Mapping):
             raise StorageDataError("expected a mapping of keys to values", field="items")
         rows = [(check_key(key), self._codec.encode(value), self._tag, new_version()) for key, value in items.items()]
         if rows:
-            await self._driver.put_many(rows, expires_at=expiry(ttl, self._clock))
+            await self._by(timeout).put_many(rows, expires_at=expiry(ttl, self._clock))
         return {key: version for key, _, _, version in rows}
 
-    async def create(self, key: str, value: T, *, ttl: Ttl | None = None) -> int:
+    async def create(self, key: str, value: T, *, ttl: Ttl | None = None, timeout: float | None = None) -> int:
         """Write only where the key is absent; otherwise `StorageConflictError`."""
-        return await self._write_once(key, value, None, expiry(ttl, self._clock))
+        return await self._write_once(key, value, None, expiry(ttl, self._clock), timeout)
 
-    async def compare_and_set(self, key: str, expected_version: int | None, value: T, *, ttl: Ttl | None = None) -> int:
+    async def compare_and_set(
+        self, key: str, expected_version: int | None, value: T, *, ttl: Ttl | None = None, timeout: float | None = None
+    ) -> int:
         """Write only where the stored version is the expected one (None: the key is absent).
 
         Otherwise `StorageConflictError` and nothing is written. A ttl not given clears the expiry, as `put` does.
         """
         if expected_version is not None and type(expected_version) is not int:
             raise StorageDataError("expected a version or None", field="expected_version")
-        return await self._write_once(key, value, expected_version, expiry(ttl, self._clock))
+        return await self._write_once(key, value, expected_version, expiry(ttl, self._clock), timeout)
 
-    async def update(self, key: str, value: T) -> int:
+    async def update(self, key: str, value: T, *, timeout: float | None = None) -> int:
         """Write only where the key is present, keeping its expiry; otherwise `StorageNotFoundError`."""
         version = new_version()
         body = self._codec.encode(value)
-        if not await self._driver.update(check_key(key), body, self._tag, version=version):
+        if not await self._by(timeout).update(check_key(key), body, self._tag, version=version):
             raise StorageNotFoundError("no such key; use put or create", field="key")
         return version
 
-    async def increment(self, key: str, delta: int = 1) -> int:
+    async def increment(self, key: str, delta: int = 1, *, timeout: float | None = None) -> int:
         """Add to an integer (absent counts as 0) without losing a concurrent update; the new value."""
         if type(delta) is not int or not -MAX_INTEGER <= delta <= MAX_INTEGER:
             raise StorageDataError("expected a 64-bit integer", field="delta")
-        return await self._driver.increment(check_key(key), delta, version=new_version())
+        return await self._by(timeout).increment(check_key(key), delta, version=new_version())
 
-    async def touch(self, key: str, *, ttl: Ttl | None) -> bool:
+    async def touch(self, key: str, *, ttl: Ttl | None, timeout: float | None = None) -> bool:
         """Set the expiry (None: never) and keep value and version; whether the key was there."""
-        return await self._driver.touch(check_key(key), expires_at=expiry(ttl, self._clock))
+        return await self._by(timeout).touch(check_key(key), expires_at=expiry(ttl, self._clock))
 
-    async def ttl(self, key: str) -> float | None:
+    async def ttl(self, key: str, *, timeout: float | None = None) -> float | None:
         """Seconds left, None where it never expires; `StorageNotFoundError` where the key is absent."""
-        record = await self._driver.entry(check_key(key))
+        record = await self._by(timeout).entry(check_key(key))
         if record is None:
             raise StorageNotFoundError("no such key", field="key")
         if record.expires_at is None:
             return None
         return max(record.expires_at - self._clock.now(), 0) / MICROSECONDS
 
-    async def delete(self, key: str) -> bool:
+    async def delete(self, key: str, *, timeout: float | None = None) -> bool:
         """Remove; whether something was there."""
-        return await self._driver.delete(check_key(key))
+        return await self._by(timeout).delete(check_key(key))
 
-    async def delete_many(self, keys: Iterable[str]) -> int:
+    async def delete_many(self, keys: Iterable[str], *, timeout: float | None = None) -> int:
         """Remove; how many were there."""
-        return await self._driver.delete_many(_keys(keys))
+        return await self._by(timeout).delete_many(_keys(keys))
 
-    async def count(self, prefix: str = "", *, where: Where | None = None) -> int:
+    async def count(self, prefix: str = "", *, where: Where | None = None, timeout: float | None = None) -> int:
         """How many keys start with `prefix`; with a filter, how many documents among them satisfy it."""
         if where is not None:
-            return await self._count(prefix, where)
-        return await self._driver.count(check_text(prefix, field="prefix"))
+            return await self._count(prefix, where, timeout)
+        return await self._by(timeout).count(check_text(prefix, field="prefix"))
 
     async def scan(self, prefix: str = "") -> AsyncIterator[str]:
         """The keys that start with `prefix`. No snapshot: concurrent writes may or may not be seen."""
@@ -276,7 +303,7 @@ class KeyValue(Queries[T], BulkApi[T]):
             yield self._entry(key, record)
 
     async def page(
-        self, prefix: str = "", *, limit: int = 100, cursor: str | None = None
+        self, prefix: str = "", *, limit: int = 100, cursor: str | None = None, timeout: float | None = None
     ) -> "tuple[list[Entry[T]], str | None]":
         """Up to `limit` entries and the cursor to continue with, None at the end.
 
@@ -287,47 +314,50 @@ class KeyValue(Queries[T], BulkApi[T]):
             raise StorageDataError("expected at least 1", field="limit")
         listing = f"{self._scope}\0{prefix}"
         after = None if cursor is None else decode_cursor(listing, cursor)
-        page = await self._driver.page(prefix, after, limit)
+        page = await self._by(timeout).page(prefix, after, limit)
         following = None if page.after is None else encode_cursor(listing, page.after)
         return [self._entry(key, record) for key, record in page.items], following
 
-    async def clear(self) -> int:
+    async def clear(self, *, timeout: float | None = None) -> int:
         """Remove every key of this namespace, its children excepted; how many there were."""
-        return await self._driver.clear()
+        return await self._by(timeout).clear()
 
-    async def _records(self, prefix: str) -> AsyncIterator[tuple[str, Record]]:
-        after: str | None = None
+    def _records(self, prefix: str) -> AsyncIterator[tuple[str, Record]]:
         check_text(prefix, field="prefix")
-        while True:
-            page = await self._driver.page(prefix, after, PAGE)
-            for item in page.items:
-                yield item
-            if page.after is None:
-                return
-            after = page.after
+        return stream(lambda after: self._driver.page(prefix, after, PAGE))
 
-    async def _write_once(self, key: str, value: T, expected: int | None, expires_at: int | None) -> int:
-        version = new_version()
-        body, tag = self._codec.encode(value), self._tag
+    def _by(self, timeout: float | None) -> KeyValueDriver:
+        return self._driver if timeout is None else within(self._driver, timeout)
+
+    async def _write_once(
+        self, key: str, value: T, expected: int | None, expires_at: int | None, timeout: float | None
+    ) -> int:
+        version, began = new_version(), perf_counter()
+        body, tag, driver = self._codec.encode(value), self._tag, self._by(timeout)
         try:
             if expected is None:
-                done = await self._driver.create(check_key(key), body, tag, version=version, expires_at=expires_at)
+                done = await driver.create(check_key(key), body, tag, version=version, expires_at=expires_at)
             else:
-                done = await self._driver.replace(
+                done = await driver.replace(
                     check_key(key), body, tag, expected=expected, version=version, expires_at=expires_at
                 )
         except StorageError as error:
-            if error.outcome is not Outcome.UNKNOWN:
+            too_late = timeout is not None and isinstance(error, StorageTimeoutError)
+            if too_late or error.outcome is not Outcome.UNKNOWN:
                 raise
-            done = await self._was_ours(key, version, error)
+            left = None if timeout is None else max(timeout - (perf_counter() - began), 1e-6)
+            done = await self._was_ours(key, version, error, left)
         if not done:
             what = "the key exists already" if expected is None else "the stored version is another one"
             raise StorageConflictError(what, field="key" if expected is None else "expected_version")
         return version
 
-    async def _was_ours(self, key: str, version: int, error: StorageError) -> bool:
+    async def _was_ours(self, key: str, version: int, error: StorageError, timeout: float | None) -> bool:
         """After a lost reply: our own version in place proves success, anything else proves nothing."""
-        record = await self._driver.entry(key)
+        try:
+            record = await self._by(timeout).entry(key)
+        except StorageError as unread:
+            raise error from unread
         if record is None or record.version != version:
             raise StorageConflictError(
                 "the reply was lost and another value is stored", field="key", outcome=Outcome.UNKNOWN

@@ -54,6 +54,13 @@ def to_instant(moment: datetime, *, field: str = "at") -> int:
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
+def check_seconds(value: float, *, field: str) -> float:
+    """A duration to wait at most: seconds above 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise StorageDataError("expected seconds above 0", field=field)
+    return value
+
+
 def to_datetime(instant: int) -> datetime:
     """The aware UTC datetime of an instant."""
     return _EPOCH + timedelta(microseconds=instant)

@@ -1,8 +1,6 @@
 """JSON in and out, equal on every engine (KV-3), and typed codecs on top of it."""
 
 import math
-import re
-from collections.abc import Iterable
 from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar
 
 import msgspec
@@ -12,10 +10,9 @@ from polymem.errors import StorageCorruptError, StorageDataError
 
 T = TypeVar("T")
 _MAX_DEPTH: Final = 200
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder()
-_PLAIN: Final = frozenset({int, bool, type(None)})
+_PLAIN: Final = frozenset({str, int, bool, type(None)})
 """Exact types that need no look inside; a subclass such as an enum is refused like any other object."""
 
 
@@ -57,9 +54,16 @@ class ModelCodec(Generic[T]):
     def encode(self, value: T, /) -> bytes:
         if not self._fits(value):
             raise StorageDataError(f"expected {self._model.__qualname__}, got {type(value).__name__}", field="value")
-        if self._pydantic:
-            return str(value.model_dump_json()).encode()  # type: ignore[attr-defined]
+        body = self._encoded(value)
+        if b"null" in body or b"\\u0000" in body:  # NaN and infinities are written as null
+            plain = value.model_dump() if self._pydantic else value  # type: ignore[attr-defined]
+            check_json(msgspec.to_builtins(plain, str_keys=True, enc_hook=str))
+        return body
+
+    def _encoded(self, value: T) -> bytes:
         try:
+            if self._pydantic:
+                return str(value.model_dump_json()).encode()  # type: ignore[attr-defined]
             return _ENCODER.encode(value)
         except (TypeError, ValueError, OverflowError) as error:
             raise StorageDataError(f"cannot be encoded: {error}", field="value") from error
@@ -84,12 +88,17 @@ def msgspec_like(origin: type) -> bool:
 
 
 def encode_json(value: Any, *, field: str = "value") -> bytes:
-    """The JSON text of a value; `StorageDataError` names the path of what cannot be stored."""
-    check_json(value, field=field)
+    """The JSON text of a value; `StorageDataError` names the path of what JSON, or one of the engines, cannot hold."""
+    if not _storable(value, 0):
+        _explain(value, field, 0)
     try:
-        return _ENCODER.encode(value)
-    except ValueError as error:  # integers beyond 4,300 digits, which Python refuses to print
+        body = _ENCODER.encode(value)
+    except ValueError as error:  # a surrogate, which UTF-8 can't hold, or an integer that Python refuses to print
+        _explain(value, field, 0)
         raise StorageDataError("an integer has too many digits", field=field) from error
+    if b"\\" in body and b"\\u0000" in body:  # one byte is found soonest; a backslash before u0000 is fine
+        _explain(value, field, 0)
+    return body
 
 
 def decode_json(body: bytes | str) -> Any:
@@ -101,31 +110,27 @@ def decode_json(body: bytes | str) -> Any:
 
 
 def check_json(value: Any, *, field: str = "value") -> None:
-    """Refuse what JSON, or one of the engines, cannot hold; the error's `field` is the path to it."""
-    if not _storable(value, 0):
-        _explain(value, field, 0)
+    """Refuse what `encode_json` refuses."""
+    encode_json(value, field=field)
 
 
 def _storable(value: Any, depth: int) -> bool:
-    """The quick answer for what is nearly always fine; exact types, so an enum or another subclass is looked at again."""
+    """The quick answer for what is nearly always fine, its text aside: that is seen sooner in what it is encoded to.
+
+    Exact types, so an enum or another subclass is looked at again.
+    """
     kind = type(value)
-    if kind is str:
-        return "\x00" not in value and (value.isascii() or not _SURROGATE.search(value))
-    if kind in _PLAIN:
-        return True
-    if kind is float:
-        return math.isfinite(value)
-    if depth >= _MAX_DEPTH or (kind is not dict and kind is not list):
+    if kind is dict:
+        for key in value:  # plain loops: a generator would cost as much again
+            if type(key) is not str:
+                return False
+        value = value.values()
+    elif kind is not list:
+        return kind in _PLAIN or (kind is float and math.isfinite(value))
+    if depth >= _MAX_DEPTH:
         return False
-    for item in value:  # plain loops: a generator would cost as much again
-        if not _storable(item, depth + 1) or (kind is dict and type(item) is not str):
-            return False
-    return kind is list or _all_storable(value.values(), depth + 1)
-
-
-def _all_storable(values: Iterable[Any], depth: int) -> bool:
-    for item in values:  # noqa: SIM110 - a generator would cost as much again
-        if not _storable(item, depth):
+    for item in value:  # noqa: SIM110 - the same
+        if type(item) not in _PLAIN and not _storable(item, depth + 1):
             return False
     return True
 

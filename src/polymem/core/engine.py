@@ -1,5 +1,6 @@
 """What every engine offers besides its cells."""
 
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,8 +20,54 @@ class Health:
     details: dict[str, Any] = field(default_factory=dict)
 
 
+class Pooled(Protocol):
+    """What an engine with a connection pool also offers."""
+
+    def pool_status(self) -> Mapping[str, int] | None:
+        """Connections by state: `size` (open), `used`, `waiting` (callers in the queue) and `max_size`.
+
+        Answers from memory, at any time; None while there is no pool.
+        """
+        ...
+
+
+class Probed(Protocol):
+    """What an engine also offers whose server is asked over a network, or whose `check` is long."""
+
+    async def probe(self) -> str:
+        """The server's version, by one short call that proves that the engine answers."""
+        ...
+
+
+class Leasing(Protocol):
+    """What an engine also offers whose database several stores can have open at once."""
+
+    async def lease(self, name: str, holder: str, seconds: float, /) -> bool:
+        """Take or prolong the claim `name` by the engine's clock; False while another holder's has not run out.
+
+        0 seconds give it back.
+        """
+        ...
+
+
+def pool_of(engine: object) -> Mapping[str, int] | None:
+    """The figures of the engine's pool, None where it has none."""
+    status = getattr(engine, "pool_status", None)
+    found: Mapping[str, int] | None = None if status is None else status()
+    return found
+
+
+async def probe_of(engine: Any) -> str | None:
+    """Ask the engine by its own `probe`, or else by its least listing, which tells no version."""
+    probe: Callable[[], Awaitable[str | None]] | None = getattr(engine, "probe", None)
+    if probe is not None:
+        return await probe()
+    await engine.namespaces("", None, 1)
+    return None
+
+
 class Engine(Protocol):
-    """A database: opened once, shared by every namespace of a `Store`."""
+    """A database: opened once, shared by every namespace of a `Store`. It may be `Pooled`, `Probed` and `Leasing` too."""
 
     name: str
     remote: bool

@@ -9,28 +9,40 @@ import logging
 import os
 import weakref
 from asyncio import AbstractEventLoop, get_running_loop
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
+from inspect import CO_VARKEYWORDS
+from threading import get_ident
 from time import perf_counter
-from types import SimpleNamespace
-from typing import Any, NoReturn, TypeVar, cast
+from types import CodeType, SimpleNamespace
+from typing import Any, Final, NoReturn, TypeVar, cast
 
 from polymem.core.breaker import Breaker
-from polymem.core.metrics import Metrics, OperationMetrics
+from polymem.core.clock import check_seconds
+from polymem.core.metrics import MetricsCollector
 from polymem.core.retry import RetryPolicy
-from polymem.errors import Outcome, StorageConnectionError, StorageError, StorageQueryError
+from polymem.errors import Outcome, StorageConnectionError, StorageError, StorageQueryError, StorageTimeoutError
 
 Driver = TypeVar("Driver")
 Call = Callable[..., Awaitable[Any]]
+Size = Callable[[tuple[Any, ...], Any], int]
+"""The bytes of data in the positional arguments and the result of a call."""
+BODY_FIRST: Final = None
+"""In place of a size: the length of the first item found, if anything is found; counted without a call of its own."""
 _log = logging.getLogger("polymem.calls")
+_package_log, _root_log = logging.getLogger("polymem"), logging.getLogger()
+_DEBUG: Final = logging.DEBUG
 
 in_transaction: ContextVar[object] = ContextVar("polymem_in_transaction", default=None)
 """The guard context whose transaction this task holds open."""
+_deadline: ContextVar[asyncio.Timeout | None] = ContextVar("polymem_deadline", default=None)
+"""The caller's own limit on the call under way."""
 
 READS = frozenset({
     "get", "entry", "get_many", "page", "count", "recent", "sessions", "search", "rank", "centred_cosines", "mean", "frequencies",
-    "get_nodes", "get_edge", "expand", "info", "read", "query", "find", "aggregate", "explain", "list_indexes",
+    "get_nodes", "get_edge", "expand", "info", "read", "containers", "query", "find", "aggregate", "explain", "list_indexes",
 })  # fmt: skip
 IDEMPOTENT = frozenset({"put", "put_many", "touch", "clear", "abort", "write_part", "begin", "create_index"})
 
@@ -43,21 +55,34 @@ class GuardContext:
     translate: Callable[[Exception], StorageError | None]
     breaker: Breaker | None = None
     retry: RetryPolicy = field(default_factory=RetryPolicy)
-    metrics: Metrics = field(default_factory=Metrics)
+    metrics: MetricsCollector = field(default_factory=MetricsCollector)
     loop: AbstractEventLoop | None = None
     """The loop the engine was opened on; None while it is not open."""
     state: str = "not open yet"
+    thread: int | None = None
+    """The thread that loop runs in; None while it is not open."""
 
     def __post_init__(self) -> None:
         _contexts.add(self)
 
     def opened(self) -> None:
         self.loop, self.state = get_running_loop(), "open"
+        self.thread = get_ident()
 
-    def closed(self) -> None:
-        self.loop, self.state = None, "closed"
+    def closed(self, state: str = "closed") -> None:
+        self.loop, self.thread, self.state = None, None, state
 
-    def refuse(self, operation: str) -> NoReturn:
+    def check(self, operation: str) -> None:
+        """Refuse a call that is not on the engine's loop.
+
+        The guard first looks whether that loop runs and did so in this thread: a thread runs one loop at a time, and
+        asking which one it is costs six times as much, for Python 3.11 asks the system for the process each time.
+        """
+        if self.loop is None or self.loop is not get_running_loop():
+            self._refuse(operation)
+        self.thread = get_ident()
+
+    def _refuse(self, operation: str) -> NoReturn:
         if self.loop is None:
             reason = f"the store is {self.state}"
         else:
@@ -71,25 +96,52 @@ _contexts: "weakref.WeakSet[GuardContext]" = weakref.WeakSet()
 def _forked() -> None:
     for context in _contexts:
         if context.loop is not None:
-            context.loop, context.state = None, f"open in the process that forked {os.getpid()}; fork before opening it"
+            context.closed(f"open in the process that forked {os.getpid()}; fork before opening it")
 
 
 os.register_at_fork(after_in_child=_forked)
 
 
 def guard(
-    driver: Driver, contract: str, context: GuardContext, *, inside: bool = False, tenant: str | None = None
+    driver: Driver,
+    contract: str,
+    context: GuardContext,
+    *,
+    inside: bool = False,
+    tenant: str | None = None,
+    sizes: Mapping[str, Size | None] | None = None,
 ) -> Driver:
     """The same driver with every operation guarded; an engine author cannot forget it.
 
-    `inside` a transaction nothing is retried: the whole block is, by its owner. `tenant` is for the logs.
+    `inside` a transaction nothing is retried: the whole block is, by its owner. `tenant` is for the logs. `sizes`
+    says by operation how many bytes of data a call moved.
     """
-    calls = {
-        name: _fuse(_Operation(getattr(driver, name), f"{contract}.{name}", context, inside, tenant))
+    weights = (sizes or {}) if context.metrics.options.track_data_volume else {}
+    operations = {
+        name: _Operation(getattr(driver, name), f"{contract}.{name}", context, inside, tenant)
         for name in _operations(driver)
     }
+    calls = {name: _fuse(one, weights.get(name), weighed=name in weights) for name, one in operations.items()}
     features: Any = getattr(driver, "features")  # noqa: B009 - Driver is any driver Protocol
-    return cast("Driver", SimpleNamespace(features=features, **calls))
+    return cast("Driver", SimpleNamespace(features=features, **calls, _operations=operations))
+
+
+def within(driver: Driver, seconds: float) -> Driver:
+    """A guarded driver whose calls each end after so many seconds at most, retries included.
+
+    The caller then gets a `StorageTimeoutError`, with outcome `unknown` for a write: what was sent may still be
+    carried out. Others who wait for the same batch or connection are not disturbed.
+    """
+    return cast("Driver", _Within(driver, check_seconds(seconds, field="timeout")))
+
+
+class _Within:
+    def __init__(self, driver: Any, seconds: float) -> None:
+        self._driver, self._seconds = driver, seconds
+
+    def __getattr__(self, name: str) -> Call:
+        operation: _Operation = self._driver._operations[name]  # noqa: SLF001 - of this module
+        return partial(operation.within, getattr(self._driver, name), self._seconds)
 
 
 def _operations(driver: object) -> list[str]:
@@ -97,30 +149,66 @@ def _operations(driver: object) -> list[str]:
     return [n for n in {*dir(type(driver)), *own} if not n.startswith("_") and n != "features"]
 
 
-def _fuse(operation: "_Operation") -> Call:
+def _fuse(operation: "_Operation", size: Size | None, *, weighed: bool) -> Call:
+    """Operations without options, the reads by key above all, are spared what packing and unpacking options costs."""
+    call = operation.call
+    if not _takes_options(call):
+        return _fused(operation, size, weighed=weighed)
+    operation.call = lambda *args: call(*args[:-1], **args[-1])
+    fused = _fused(operation, size, weighed=weighed)
+    return lambda *args, **options: fused(*args, options)
+
+
+def _takes_options(call: Call) -> bool:
+    """Whether anything may be passed by name, as far as its code tells."""
+    code: CodeType | None = getattr(call, "__code__", None)
+    if code is None or code.co_flags & CO_VARKEYWORDS:
+        return True
+    return code.co_kwonlyargcount > 0 or code.co_argcount > code.co_posonlyargcount
+
+
+def _fused(operation: "_Operation", size: Size | None, *, weighed: bool) -> Call:  # noqa: C901 - see `guarded`
     context, call, name = operation.context, operation.call, operation.name
-    metrics, breaker = operation.metrics, context.breaker
-    sample, recover = metrics.samples.append, operation.recover
-    logs, debug = _log.isEnabledFor, logging.DEBUG
+    metrics, breaker, recover = operation.metrics, context.breaker, operation.recover
+    measured, sample = context.metrics.options.enabled, metrics.pending.append
+    metrics.weighed = metrics.weighed or weighed
+    body_first = weighed and size is BODY_FIRST
     outside_write = not operation.inside and not operation.reads
 
-    async def guarded(*args: Any, **kwargs: Any) -> Any:
-        if context.loop is not get_running_loop():
-            context.refuse(name)
+    # one function, however long: calling others would cost more than all that it does
+    async def guarded(*args: Any) -> Any:  # noqa: C901, PLR0912
+        if get_ident() != context.thread or not context.loop.is_running():  # type: ignore[union-attr]  # with a thread goes a loop
+            context.check(name)
         if outside_write and in_transaction.get() is context:
             _refuse_outside(context, name)
-        started = perf_counter()
+        debug = (_log.level or _package_log.level or _root_log.level) <= _DEBUG and _log.isEnabledFor(_DEBUG)
+        started = 0.0
+        if measured:
+            metrics.begun = begun = metrics.begun + 1
+            if begun >= metrics.next or debug:
+                metrics.next = begun + metrics.every
+                started = perf_counter()
         try:
             if breaker is not None and breaker.disturbed:
                 breaker.admit()
-            result = await call(*args, **kwargs)
+            result = await call(*args)
         except BaseException as error:  # noqa: BLE001 - sorted out and raised again by the recovery
-            return await recover(error, started, args, kwargs)
+            return await recover(error, started, args)
         if breaker is not None and breaker.disturbed:
             breaker.succeeded()
-        metrics.succeeded += 1
-        sample(perf_counter() - started)
-        if logs(debug):
+        if measured:
+            metrics.succeeded += 1
+            if body_first:
+                if result is not None:
+                    metrics.bytes += len(result[0])
+            elif size is not None:
+                metrics.bytes += size(args, result)
+            if started:
+                ended = perf_counter()
+                sample(ended - started)
+                if ended >= metrics.due:
+                    metrics.fold(ended)
+        if debug:
             operation.debug(started)
         return result
 
@@ -141,11 +229,11 @@ class _Operation:
 
     def __init__(self, call: Call, name: str, context: GuardContext, inside: bool, tenant: str | None) -> None:
         self.call, self.name, self.context, self.inside, self._tenant = call, name, context, inside, tenant
-        self.metrics: OperationMetrics = context.metrics.operation(name)
+        self.metrics = context.metrics.operation(name)
         verb = name.rpartition(".")[2]
         self.reads, self._idempotent = verb in READS, verb in IDEMPOTENT
 
-    async def recover(self, error: BaseException, started: float, args: Any, kwargs: Any) -> Any:
+    async def recover(self, error: BaseException, started: float, args: tuple[Any, ...]) -> Any:
         for attempt in range(1, self.context.retry.attempts + 1):
             failure = self._judge(error)
             delay = self._delay(failure, attempt)
@@ -153,22 +241,21 @@ class _Operation:
                 self._give_up(failure, started, attempt)
             self._log(logging.WARNING, "retry", failure, attempt)
             self.metrics.retries += 1
-            await asyncio.sleep(delay)
             try:
-                result = await self._again(args, kwargs)
+                await asyncio.sleep(delay)
+                result = await self._again(args)
             except BaseException as repeated:  # noqa: BLE001 - judged in the next round
                 error = repeated
                 continue
-            self.metrics.succeeded += 1
-            self.metrics.samples.append(perf_counter() - started)
+            self.metrics.end(_since(started), perf_counter())
             return result
         raise AssertionError("the last attempt has no delay")  # pragma: no cover
 
-    async def _again(self, args: Any, kwargs: Any) -> Any:
+    async def _again(self, args: tuple[Any, ...]) -> Any:
         if self.context.breaker is None:
-            return await self.call(*args, **kwargs)
+            return await self.call(*args)
         self.context.breaker.admit()
-        result = await self.call(*args, **kwargs)
+        result = await self.call(*args)
         self.context.breaker.succeeded()
         return result
 
@@ -176,7 +263,7 @@ class _Operation:
         """The library's error, told to the breaker; what is not an engine's failure passes untouched."""
         breaker = self.context.breaker
         if not isinstance(error, Exception):
-            self.metrics.cancelled += 1
+            self._cancelled()
             if breaker is not None:
                 breaker.abandoned()
             raise error
@@ -200,8 +287,7 @@ class _Operation:
         return self.context.retry.delay(failure, attempt, reads=self.reads, idempotent=self._idempotent)
 
     def _give_up(self, failure: StorageError, started: float, attempt: int) -> NoReturn:
-        self.metrics.errors[type(failure).__name__] += 1
-        self.metrics.samples.append(perf_counter() - started)
+        self.context.metrics.failed(self.metrics, self.name, failure, _since(started))
         self._log(logging.ERROR, "failed", failure, attempt)
         raise failure
 
@@ -210,10 +296,42 @@ class _Operation:
         fields = {**self._fields(), "outcome": failure.outcome.value, "error_type": kind, "attempt": attempt}
         _log.log(level, "%s %s %s: %s", self.context.engine, self.name, what, kind, extra=fields)
 
+    async def within(self, guarded: Call, seconds: float, /, *args: Any, **kwargs: Any) -> Any:
+        started = perf_counter()
+        limit = asyncio.timeout(seconds)
+        token = _deadline.set(limit)
+        try:
+            async with limit:
+                return await guarded(*args, **kwargs)
+        except TimeoutError as error:
+            if isinstance(error, StorageError):
+                raise
+            self.metrics.begin()
+            outcome = Outcome.NOT_APPLIED if self.reads else Outcome.UNKNOWN
+            late = StorageTimeoutError(
+                f"no answer within {seconds:g} s", engine=self.context.engine, operation=self.name, outcome=outcome
+            )
+            self._give_up(late, started, 1)
+        finally:
+            _deadline.reset(token)
+
+    def _cancelled(self) -> None:
+        """A call whose own deadline has passed is counted as a timeout, by whoever set the deadline."""
+        limit = _deadline.get()
+        if limit is not None and limit.expired():
+            self.metrics.begun -= 1
+        else:
+            self.metrics.cancelled += 1
+
     def debug(self, started: float) -> None:
-        took = round((perf_counter() - started) * 1000, 3)
+        took = round((_since(started) or 0.0) * 1000, 3)
         fields = {**self._fields(), "duration_ms": took, "outcome": "applied"}
-        _log.debug("%s %s %.3f ms", self.context.engine, self.name, took, extra=fields)
+        _log.debug("%s %s %s ms", self.context.engine, self.name, took, extra=fields)
 
     def _fields(self) -> dict[str, str | None]:
         return {"engine": self.context.engine, "operation": self.name, "tenant": self._tenant}
+
+
+def _since(started: float) -> float | None:
+    """Seconds; None for a call that was not timed."""
+    return perf_counter() - started if started else None

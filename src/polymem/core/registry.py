@@ -14,12 +14,30 @@ _BUILT_IN: Final = {
     "memory": ("polymem.engines.memory.engine:from_url", None),
     "sqlite": ("polymem.engines.sqlite.engine:from_url", None),
     "file": ("polymem.engines.json_file.engine:from_url", None),
+    "redis": ("polymem.engines.redis.engine:from_url", "redis"),
+    "rediss": ("polymem.engines.redis.engine:from_url", "redis"),
+    "redis+cluster": ("polymem.engines.redis.engine:from_url", "redis"),
+    "rediss+cluster": ("polymem.engines.redis.engine:from_url", "redis"),
+    "redis+sentinel": ("polymem.engines.redis.engine:from_url", "redis"),
+    "rediss+sentinel": ("polymem.engines.redis.engine:from_url", "redis"),
+    "postgresql": ("polymem.engines.postgres.engine:from_url", "postgres"),
+    "postgres": ("polymem.engines.postgres.engine:from_url", "postgres"),
 }
 _PLANNED: Final = {
-    "postgresql": "postgres", "postgres": "postgres", "redis": "redis", "rediss": "redis", "qdrant": "qdrant",
+    "qdrant": "qdrant",
     "neo4j": "neo4j", "bolt": "neo4j", "typesense": "typesense", "elasticsearch": "elasticsearch",
     "opensearch": "elasticsearch", "s3": "s3",
 }  # fmt: skip
+
+_WITHOUT_CLIENT: Final = {
+    "memory": "it has no connections; share the store",
+    "sqlite": (
+        "a connection is used by one thread and one transaction at a time, so a shared one could commit what is not "
+        "finished; give the path of a file of its own, sqlite:///path, which other apsw connections may open as well"
+    ),
+    "file": "one process and one store own the file; share the store",
+}
+"""Engines that make their own connections, and what to do instead of handing one in."""
 
 
 def scheme_of(url: str) -> str:
@@ -37,7 +55,10 @@ def schemes() -> list[str]:
 
 def create_engine(url: str, **options: Any) -> Engine:
     """The engine for a URL, not yet open. Third parties register a factory as an entry point `polymem.engines`."""
-    return _factory(scheme_of(url))(url, **options)
+    scheme = scheme_of(url)
+    if scheme in _WITHOUT_CLIENT and options.pop("client", None) is not None:
+        raise StorageUnsupportedError(f"{scheme} takes no client: {_WITHOUT_CLIENT[scheme]}")
+    return _factory(scheme)(url, **options)
 
 
 def _factory(scheme: str) -> Factory:

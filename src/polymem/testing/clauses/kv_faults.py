@@ -44,6 +44,18 @@ async def reads_are_repeated(kit: Kit) -> None:
 
 
 @clause("kv")
+async def create_whose_reply_is_lost_for_good(kit: Kit) -> None:
+    """Where it cannot be looked up either what became of it, the outcome stays unknown."""
+    faults = Faults()
+    store = await kit.faulty(faults)
+    faults.plan("kv.create", Fault.REPLY_LOST)
+    faults.plan("kv.entry", *[Fault.REFUSED] * 3)
+    with refused(StorageConnectionError) as caught:
+        await store.kv.create("a", 1)
+    assert (caught.error.outcome, caught.error.operation) == (Outcome.UNKNOWN, "kv.create")
+
+
+@clause("kv")
 async def compare_and_set_after_a_lost_reply(kit: Kit) -> None:
     """It re-reads: its own version in place is success, and it is not sent twice."""
     faults = Faults()

@@ -1,0 +1,33 @@
+"""How many bytes of data a call moves: encoded values and blobs, as they are handed to the engine.
+
+Counted where the length is at hand. Turns, texts, vectors, graphs, query results and SQL rows are not counted; keys,
+records' instants and what a protocol adds never are.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from polymem.core.guard import BODY_FIRST, Size
+
+
+def _body(args: tuple[Any, ...], _: Any) -> int:
+    return len(args[1])
+
+
+VOLUME: Final[Mapping[str, Mapping[str, Size | None]]] = {
+    "kv": {
+        "get": BODY_FIRST,
+        "entry": BODY_FIRST,
+        "get_many": lambda _, found: sum(len(body) for body, _ in found.values()),
+        "put": _body,
+        "create": _body,
+        "update": _body,
+        "replace": _body,
+        "put_many": lambda args, _: sum(len(body) for _, body, _, _ in args[0]),
+        "page": lambda _, page: sum(len(record.body) for _, record in page.items),
+    },
+    "blobs": {
+        "read": lambda _, data: len(data),
+        "write_part": lambda args, _: len(args[3]),
+    },
+}
