@@ -1,8 +1,9 @@
-"""Queries over 100,000 records of one SQLite file: with an index, and against hand-written SQL without one."""
+"""Queries over 100,000 records of one SQLite file: with an index, against hand-written SQL without one; writes."""
 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -16,6 +17,8 @@ from polymem.contracts.filter import F
 from polymem.jobs.measure import interleaved, ratios, spread
 
 RECORDS = 100_000
+WRITTEN = 2_000
+INDEXED = ("user", "age", "profile.address.city")
 BAR_MS = 5.0
 BAR_RATIO = 1.10
 LIVE = "namespace = 'bench/' and type = 'json' and (expires_at is null or expires_at > 1)"
@@ -130,10 +133,44 @@ async def measure(folder: Path, rounds: int) -> list[Figure]:
     return figures
 
 
+async def measure_writes(folder: Path, rounds: int) -> list[Figure]:
+    """Records written again and again to files with 0, 1 and 3 indexes, many in a call and one by one."""
+    rng = random.Random(7)
+    async with AsyncExitStack() as stack:
+        work = {}
+        for count in (0, 1, 3):
+            kv = (await stack.enter_async_context(polymem.open(f"sqlite:///{folder / f'{count}.db'}"))).kv
+            for path in INDEXED[:count]:
+                await kv.create_index(path)
+            work[f"put_many of {WRITTEN:,}, {count} indexes"] = lambda kv=kv: per_record(
+                kv.put_many(records(rng)), WRITTEN
+            )
+            work[f"put, {count} indexes"] = lambda kv=kv: per_record(one_by_one(kv, records(rng)), WRITTEN // 10)
+        found = await interleaved(work, rounds)
+    return [Figure(f"{name}, per record", spread(values), "us") for name, values in found.items()]
+
+
+def records(rng: random.Random) -> dict[str, Any]:
+    return {f"k{n:06}": record(n, rng) for n in range(WRITTEN)}
+
+
+async def one_by_one(kv: Any, documents: dict[str, Any]) -> None:
+    for key in list(documents)[: WRITTEN // 10]:
+        await kv.put(key, documents[key])
+
+
+async def per_record(work: Awaitable[Any], count: int) -> float:
+    started = perf_counter()
+    await work
+    return (perf_counter() - started) / count * 1e6
+
+
 async def main() -> None:
     options = arguments(__doc__).parse_args()
     with TemporaryDirectory(dir=options.folder) as folder:
-        finish(f"Queries over {RECORDS:,} records", await measure(Path(folder), options.rounds), options)
+        figures = await measure(Path(folder), options.rounds)
+        figures += await measure_writes(Path(folder), options.rounds)
+        finish(f"Queries over {RECORDS:,} records", figures, options)
 
 
 if __name__ == "__main__":

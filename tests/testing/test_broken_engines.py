@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from polymem.contracts.drivers import Drivers
+from polymem.contracts.vectors import similarity
 from polymem.core.clock import Clock
 from polymem.engines.memory.engine import MemoryEngine
-from polymem.store import Session, Store
+from polymem.opened import Session
+from polymem.store import Store
 from polymem.testing import Harness
 from polymem.testing.run import run
 
@@ -145,6 +147,20 @@ def _filters_after_the_limit(d: Drivers) -> dict[str, Any]:
     return {"vectors": altered(d.vectors, search=search)}
 
 
+def _compares_without_centring(d: Drivers) -> dict[str, Any]:
+    async def centred_cosines(space: Any, vector: Any, ids: Any) -> dict[str, float]:
+        return {id: similarity(vector, found.vector) for id, found in (await d.vectors.get_many(space, ids)).items()}
+
+    return {"vectors": altered(d.vectors, centred_cosines=centred_cosines)}
+
+
+def _ranks_everything(d: Drivers) -> dict[str, Any]:
+    async def rank(collection: Any, query: Any, *, limit: int, where: Any) -> Any:
+        return await d.text.rank(collection, query, limit=limit, where=None)
+
+    return {"text": altered(d.text, rank=rank)}
+
+
 def _forgets_edges_ends(d: Drivers) -> dict[str, Any]:
     async def expand(graph: str, refs: Any, *, direction: str, types: Any, as_of: Any) -> Any:
         return await d.graph.expand(graph, refs, direction=direction, types=types, as_of=None)
@@ -173,6 +189,8 @@ def _rolls_nothing_back(d: Drivers) -> dict[str, Any]:
         (_cuts_the_listing, "kv", {"kv.several-pages", "kv.pages-end-exactly", "kv.scan-in-order"}),
         (_repeats_turn_ids, "turns", {"turns.concurrent-appends", "turns.a-taken-turn-id"}),
         (_filters_after_the_limit, "vectors", {"vectors.filters-come-first"}),
+        (_compares_without_centring, "vectors", {"vectors.centred-cosines-by-the-book"}),
+        (_ranks_everything, "text", {"text.rank-is-search-without-documents"}),
         (_forgets_edges_ends, "graph", {"graph.validity"}),
         (_rolls_nothing_back, "transactions", {"transactions.kv-rollback", "transactions.all-contracts-together"}),
     ],

@@ -7,7 +7,8 @@ import pytest
 from polymem.core.clock import ManualClock
 from polymem.core.retry import RetryPolicy
 from polymem.errors import Outcome, StorageConnectionError, StorageQueryError
-from polymem.store import Session, Store
+from polymem.opened import Session
+from polymem.store import Store
 from polymem.testing import Fault, Faults, UrlHarness
 from polymem.testing.faults import faulty_engine
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from time import perf_counter
 from typing import Any, Final, TypeVar
 
 from polymem.contracts.filter import Filter
@@ -12,7 +13,8 @@ from polymem.errors import StorageDataError
 
 Item = TypeVar("Item")
 PAGE: Final = 500
-_TURN: Final = 16
+_SLICE: Final = 0.0002
+"""Seconds of checking before other tasks get a turn."""
 Where = Filter | Mapping[str, Any]
 """A filter in either form, see contracts/filter.py."""
 
@@ -54,10 +56,12 @@ def several(values: object, *, field: str) -> Iterable[Any]:
 async def all_checked(items: object, check: Callable[[Any], Item], *, field: str) -> list[Item]:
     """Each item as `check` gives it; now and then other tasks get a turn, so that bulk work stalls nobody."""
     found: list[Item] = []
+    began = perf_counter()
     for item in several(items, field=field):
         found.append(check(item))
-        if not len(found) % _TURN:
+        if perf_counter() - began > _SLICE:
             await asyncio.sleep(0)
+            began = perf_counter()
     return found
 
 

@@ -17,6 +17,7 @@ from polymem.contracts.query import (
     is_document,
 )
 from polymem.core.codec import decode_json
+from polymem.core.guard import within
 from polymem.core.text import check_limit
 from polymem.errors import StorageDataError, StorageUnsupportedError
 
@@ -169,9 +170,10 @@ class Queries(Generic[T]):
         """The indexes of this namespace, by name."""
         return await self._driver_of_indexes().list_indexes()
 
-    async def _count(self, prefix: str, where: Where) -> int:
+    async def _count(self, prefix: str, where: Where, timeout: float | None) -> int:
         wanted = checked_query(prefix, where, ())
-        return await self._driver_of_queries().count(wanted.prefix, wanted.where)
+        driver = self._driver_of_queries()
+        return await (driver if timeout is None else within(driver, timeout)).count(wanted.prefix, wanted.where)
 
     def _driver_of_queries(self) -> QueryDriver:
         if not is_document(self._tag):

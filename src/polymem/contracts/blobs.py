@@ -84,6 +84,10 @@ class BlobDriver(Protocol):
 
     async def clear(self, container: str, /) -> int: ...
 
+    async def containers(self, after: str | None, limit: int, /) -> Page[str]:
+        """The names of the containers that hold a blob, in order."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Blob:

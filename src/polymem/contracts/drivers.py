@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from polymem.contracts.blobs import BlobDriver
+from polymem.contracts.events import EventsDriver
 from polymem.contracts.graph import GraphDriver
 from polymem.contracts.kv import KeyValueDriver
 from polymem.contracts.query import QueryDriver
@@ -28,6 +29,7 @@ class Drivers:
     blobs: BlobDriver | None = None
     sql: SqlDriver | None = None
     transactions: TransactionDriver | None = None
+    events: EventsDriver | None = None
 
     def features(self) -> dict[str, Any]:
         """The features of every contract that is there, by its name."""

@@ -16,6 +16,9 @@ class TransactionFeatures:
     isolation: Isolation = "serializable"
     """The level it really gives, whatever weaker one is asked."""
     savepoints: bool = True
+    optimistic: bool = False
+    """Transactions that touch the same records don't wait for each other: one may end in a retryable
+    `StorageConflictError`, which `store.run_in_transaction` answers by running the block again."""
 
 
 class Transaction(Protocol):
@@ -48,6 +51,9 @@ class TransactionDriver(Protocol):
     @property
     def features(self) -> TransactionFeatures: ...
 
-    async def begin(self, *, timeout: float) -> Transaction:
-        """Wait for the right to write and open a transaction that is rolled back after `timeout` seconds."""
+    async def begin(self, *, timeout: float, isolation: Isolation = "serializable") -> Transaction:
+        """Wait for the right to write and open a transaction that is rolled back after `timeout` seconds.
+
+        It is isolated as asked or better.
+        """
         ...

@@ -1,7 +1,7 @@
 """Indexes kept while there is room."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Generic, Protocol, TypeVar
 
 
@@ -19,7 +19,7 @@ Index = TypeVar("Index", bound=Measured)
 class IndexCache(Generic[Key, Index]):
     """Least recently used indexes go when all together exceed `max_bytes`; the one just used always stays.
 
-    Indexes grow: each is measured anew whenever it is put or got. Not thread-safe: the owner locks.
+    Indexes grow: whoever has used one puts it again, which measures it anew. Not thread-safe: the owner locks.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -39,7 +39,7 @@ class IndexCache(Generic[Key, Index]):
         entry = self._entries.get(key)
         if entry is None:
             return None
-        self.put(key, entry[0])
+        self._entries.move_to_end(key)
         return entry[0]
 
     def put(self, key: Key, index: Index) -> None:
@@ -55,8 +55,3 @@ class IndexCache(Generic[Key, Index]):
         entry = self._entries.pop(key, None)
         if entry is not None:
             self._nbytes -= entry[1]
-
-    def discard_where(self, condition: Callable[[Key], bool]) -> None:
-        """Forget every index whose key meets a condition."""
-        for key in [key for key in self._entries if condition(key)]:
-            self.discard(key)

@@ -17,7 +17,7 @@ from polymem.errors import StorageCorruptError, StorageDataError
 from polymem.indexes.analyzer import Analyzer
 
 FORMAT: Final = 1
-"""Goes up whenever the layout or the analysis changes; older BLOBs must then be encoded again."""
+"""Goes up whenever the layout or the analysis changes; engines then encode what older versions wrote again."""
 _MAX_TOKENS: Final = (1 << 24) - 1
 
 

@@ -10,7 +10,8 @@ from polymem.core.clock import Clock, ManualClock
 from polymem.core.engine import Engine
 from polymem.core.registry import create_engine
 from polymem.errors import StorageError
-from polymem.store import Session, Store
+from polymem.opened import Session
+from polymem.store import Store
 from polymem.testing.clause import Capabilities
 
 

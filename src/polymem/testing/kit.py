@@ -8,7 +8,8 @@ from polymem.core.clock import ManualClock
 from polymem.core.ids import uuid7
 from polymem.core.retry import RetryPolicy
 from polymem.errors import StorageConnectionError
-from polymem.store import Session, Store
+from polymem.opened import Session
+from polymem.store import Store
 from polymem.testing.faults import Faults, faulty_engine
 from polymem.testing.harness import Harness
 

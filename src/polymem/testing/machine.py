@@ -21,18 +21,20 @@ except ModuleNotFoundError as missing:
 from polymem.core.clock import ManualClock
 from polymem.core.registry import create_engine
 from polymem.errors import StorageError
-from polymem.store import Session, Store
+from polymem.opened import Session
+from polymem.store import Store
 from polymem.testing.clause import Capabilities, Clause, Run
 from polymem.testing.kit import Kit
 from polymem.testing.models.blobs import BLOBS
 from polymem.testing.models.graph import GRAPH
 from polymem.testing.models.kv import KV
 from polymem.testing.models.model import ROOMS, Memo, Model, drawn
+from polymem.testing.models.query import QUERY
 from polymem.testing.models.text import TEXT
 from polymem.testing.models.turns import TURNS
 from polymem.testing.models.vectors import VECTORS
 
-MODELS: Final = (KV, TURNS, VECTORS, TEXT, GRAPH, BLOBS)
+MODELS: Final = (KV, QUERY, TURNS, VECTORS, TEXT, GRAPH, BLOBS)
 NIGHTLY: Final = 1000
 _STEPS: Final = 15
 _SECONDS: Final = st.sampled_from([0.5, 1, 3, 10])

@@ -6,7 +6,8 @@ import pytest
 
 from polymem.core.clock import ManualClock
 from polymem.engines.sqlite.engine import SqliteEngine
-from polymem.store import Session, Store
+from polymem.opened import Session
+from polymem.store import Store
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the modules that the tests share
 

@@ -19,7 +19,8 @@ from power_cut import Disk, PowerCutVFS
 
 from polymem.engines.sqlite.engine import SqliteEngine
 from polymem.errors import PolymemError
-from polymem.store import Session, Store
+from polymem.opened import Session
+from polymem.store import Store
 
 pytestmark = pytest.mark.anyio
 NIGHTLY = os.environ.get("POLYMEM_NIGHTLY") == "1"
@@ -29,7 +30,8 @@ NIGHTLY = os.environ.get("POLYMEM_NIGHTLY") == "1"
 _WRITE = """
 import asyncio, sys
 from polymem.engines.sqlite.engine import SqliteEngine
-from polymem.store import Session, Store
+from polymem.opened import Session
+from polymem.store import Store
 
 async def write(store, task, cycle):
     for n in range(1_000_000):

@@ -212,7 +212,7 @@ async def test_a_clean_close_leaves_one_file_and_no_thread(new_store: NewStore, 
     async with new_store() as store:
         await store.kv.put("k", "kept")
         assert path.with_name("agent.db-wal").exists()
-        assert len(threads()) == 3
+        assert len(threads()) == 4
     assert files_in(path.parent) == ["agent.db"]
     assert not threads()
     async with new_store() as store:
@@ -245,7 +245,7 @@ async def test_opening_and_closing_twice(new_store: NewStore, path: Path) -> Non
     assert await asyncio.gather(store.open(), store.open()) == [store, store]
     await store.open()
     await store.kv.put("k", 1)
-    assert len(threads()) == 3
+    assert len(threads()) == 4
     await asyncio.gather(store.close(), store.close())
     await store.close()
     assert not threads()
@@ -290,7 +290,7 @@ async def test_two_stores_on_one_file_share_threads(new_store: NewStore, path: P
     """Also by another name of the same file."""
     (tmp_path / "link.db").symlink_to(path)
     async with new_store() as one, new_store(tmp_path / "link.db") as two:
-        assert len(threads()) == 3
+        assert len(threads()) == 4
         await one.kv.put("k", 1)
         assert await two.kv.get("k") == 1
         await two.kv.put("k", 2)
@@ -365,7 +365,8 @@ _FORK = """
 import asyncio, os, sys
 from polymem.engines.sqlite.engine import SqliteEngine
 from polymem.errors import StorageConnectionError
-from polymem.store import Session, Store
+from polymem.opened import Session
+from polymem.store import Store
 
 def new():
     return Store(Session(SqliteEngine(sys.argv[1]), sweep_every=None))
@@ -429,7 +430,8 @@ def test_a_forked_child_gets_a_clear_error_and_harms_nothing(path: Path) -> None
 _LATE_CHILD = """
 import asyncio, os, subprocess, sys
 from polymem.engines.sqlite.engine import SqliteEngine
-from polymem.store import Session, Store
+from polymem.opened import Session
+from polymem.store import Store
 
 def new():
     return Store(Session(SqliteEngine(sys.argv[1]), sweep_every=None))

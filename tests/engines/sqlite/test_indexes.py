@@ -11,7 +11,8 @@ from polymem.core.clock import ManualClock
 from polymem.engines.sqlite._indexes import Slot, Source
 from polymem.engines.sqlite.engine import SqliteEngine
 from polymem.indexes.postings import TextIndex
-from polymem.store import Session, Store
+from polymem.opened import Session
+from polymem.store import Store
 
 pytestmark = pytest.mark.anyio
 FILTERS: list[Filter] = [F("n") == n for n in range(6)] + [F("n") > 2, F("b") == True, F("b") == 1, ~(F("n") == 3)]  # noqa: E712
@@ -72,3 +73,18 @@ async def test_a_reader_of_an_older_state_leaves_no_old_answer_behind(store: Sto
     finally:
         older.close()
         newer.close()
+
+
+async def test_an_index_counts_from_its_first_use(store: Store) -> None:
+    """So that many collections used once each do not outgrow the limit."""
+    indexes = store.engine._runner.database.indexes  # type: ignore[attr-defined]
+    for n in range(3):
+        await store.text(f"t{n}").put_many([(f"{i}", "apple") for i in range(50)])
+    await store.text("t0").rank("apple")
+    one = indexes.nbytes
+    assert one > 0
+    await store.text("t1").rank("apple", where=F("n") == 1)
+    assert indexes.nbytes > one
+    indexes._slots.max_bytes = one
+    await store.text("t2").rank("apple")
+    assert indexes.nbytes == one

@@ -18,10 +18,11 @@ _SETUP = """
 import asyncio, sys
 from polymem.engines.sqlite.engine import SqliteEngine
 from polymem.errors import StorageConflictError
-from polymem.store import Session, Store
+from polymem.opened import Session
+from polymem.store import Store
 
-def new():
-    return Store(Session(SqliteEngine(sys.argv[1]), sweep_every=None))
+def new(sweep_every=None):
+    return Store(Session(SqliteEngine(sys.argv[1]), sweep_every=sweep_every))
 
 def wait_for_parent():
     print("ready", flush=True)
@@ -61,6 +62,15 @@ async def main():
             await tx.kv.put("held", "within")
             wait_for_parent()
             await tx.kv.put("held", "done")
+
+asyncio.run(main())
+"""
+
+_SWEEP = """
+async def main():
+    async with new() as store:
+        await store._session.sweep_in_turn()
+        wait_for_parent()
 
 asyncio.run(main())
 """

@@ -15,6 +15,7 @@ from polymem.core.ids import uuid7
 from polymem.engines.sqlite._file import check_file, connect, create_tables
 from polymem.engines.sqlite._indexes import Indexes
 from polymem.engines.sqlite._readers import Readers
+from polymem.engines.sqlite._renewal import renew_tokens
 from polymem.engines.sqlite._writer import SIGNATURE, Session, Writer
 from polymem.errors import StorageConnectionError, StorageDataError
 
@@ -44,6 +45,10 @@ class Runner(Protocol):
         """A read that may take long; the operation sees one state of the database."""
         ...
 
+    async def search(self, operation: Callable[[apsw.Connection], Result], /) -> Result:
+        """The same for work that is mostly Python: one at a time, since two would only get in each other's way."""
+        ...
+
     async def write(self, operation: Callable[[apsw.Connection], Result], /, *, savepoint: bool = True) -> Result:
         """A write, durable on return; `savepoint=False` only for a single statement."""
         ...
@@ -63,7 +68,11 @@ class Settings:
 
 
 class Database:
-    """The writer thread and the two reader threads of one file."""
+    """The writer thread, the two reader threads and the thread for text searches of one file.
+
+    Ranking text is many short steps that need the interpreter lock: two threads at it do less than one, and the event
+    loop waits longer.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -71,18 +80,21 @@ class Database:
         self._connections = [settings.connect()]
         try:
             create_tables(self._connections[0])
-            self._connections += [settings.connect(), settings.connect()]
+            renew_tokens(self._connections[0])
+            self._connections += [settings.connect() for _ in range(3)]
         except BaseException:
             self._disconnect()
             raise
         self.writer = Writer(self._connections[0])
-        self.readers = Readers(self._connections[1:])
+        self.readers = Readers("reader", self._connections[1:3])
+        self.searcher = Readers("searcher", self._connections[3:])
         self.indexes = Indexes()
 
     def close(self) -> None:
         """Finish what is queued; the last connection to close checkpoints, which leaves one file."""
         self.writer.stop()
         self.readers.stop()
+        self.searcher.stop()
         self._disconnect()
 
     def _disconnect(self) -> None:
@@ -190,6 +202,7 @@ class FileRunner:
         self.author = uuid7()
         """How the writes of this engine are signed."""
         self._foreign, self._data_version, self._signature = 0, -1, ""
+        self._asked, self._asked_at = _NO_TURN, 0.0
 
     @property
     def is_open(self) -> bool:
@@ -260,12 +273,32 @@ class FileRunner:
         found: Result = await self.database.readers.submit(operation)
         return found
 
+    async def search(self, operation: Callable[[apsw.Connection], Result], /) -> Result:
+        found: Result = await self.database.searcher.submit(operation)
+        return found
+
     async def write(self, operation: Callable[[apsw.Connection], Result], /, *, savepoint: bool = True) -> Result:
         found: Result = await self.database.writer.submit(operation, savepoint=savepoint, author=self.author)
         return found
 
+    def data_version(self) -> int:
+        """A number that changes when anybody, this engine included, has committed; -1 while that can't be told."""
+        try:
+            return int(self._execute("pragma data_version", ()).get)
+        except apsw.BusyError:
+            return -1
+
     def changes_elsewhere(self) -> int:
-        """A number that changes when another engine, here or in another process, has committed."""
+        """A number that changes when another engine, here or in another process, has committed.
+
+        Found out once in a turn of the loop, after each commit of this process and after a millisecond, as reads are.
+        """
+        commits = self.database.writer.commits
+        if self._asked == commits and perf_counter() - self._asked_at <= _OLDEST:
+            return self._foreign
+        if self._asked == _NO_TURN:
+            asyncio.get_running_loop().call_soon(self._ask_again)
+        self._asked, self._asked_at = commits, perf_counter()
         try:
             if self._seen != _NO_TURN and perf_counter() - self._began > _OLDEST:
                 self._begin_turn()
@@ -276,8 +309,11 @@ class FileRunner:
                     self._foreign += 1
                 self._data_version, self._signature = version, signature
         except apsw.BusyError:
-            self._foreign += 1
+            self._foreign, self._asked = self._foreign + 1, _NO_TURN
         return self._foreign
+
+    def _ask_again(self) -> None:
+        self._asked = _NO_TURN
 
     async def unbatched(self, operation: Callable[[apsw.Connection], Result], /) -> Result:
         """Run on the writer's connection outside any transaction (VACUUM, checkpoints)."""
@@ -298,6 +334,9 @@ class TransactionRunner:
         return rows[0] if rows else None
 
     async def read(self, operation: Callable[[apsw.Connection], Result], /) -> Result:
+        return await self.write(operation, savepoint=False)
+
+    async def search(self, operation: Callable[[apsw.Connection], Result], /) -> Result:
         return await self.write(operation, savepoint=False)
 
     async def write(self, operation: Callable[[apsw.Connection], Result], /, *, savepoint: bool = True) -> Result:

@@ -8,7 +8,7 @@ from typing import Final
 
 import apsw
 
-from polymem.engines.sqlite import _aggregate, _filter
+from polymem.engines.sqlite import _aggregate, _filter, _query_indexes
 from polymem.engines.sqlite._schema import APPLICATION_ID, FORMAT, TABLES
 from polymem.errors import (
     StorageConnectionError,
@@ -145,6 +145,8 @@ def _create_or_check(connection: apsw.Connection) -> None:
         connection.execute(TABLES)
         connection.pragma("application_id", APPLICATION_ID)
         connection.pragma("user_version", FORMAT)
+    else:
+        _query_indexes.rebuild_old(connection)
 
 
 class BusyHandler:

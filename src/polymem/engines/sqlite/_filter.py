@@ -1,10 +1,9 @@
-"""Filters and orders as SQLite JSON SQL, with exactly the answers of `polymem.contracts.filter.matches`.
+"""Filters as SQLite JSON SQL, with exactly the answers of `polymem.contracts.filter.matches`.
 
 Every predicate is 0 or 1, never NULL: `json_extract(...) = ?` is NULL for null and missing, and is joined
 by AND to a test of the type that is then 0. The type test is also what keeps `true` from `1` and `"[1]"`
-from `[1]`, which `json_extract` conflates. Paths are SQL literals, not parameters, as SQLite uses an
-expression index only for the very same expression; values are parameters. `extract(path, column)` is the
-expression to index.
+from `[1]`, which `json_extract` conflates. Paths are SQL literals, not parameters, as triggers have none;
+values are parameters.
 
 The column holds JSON as text. Qualify it (`kv.value`) if its name is one of json_each's columns.
 """
@@ -24,7 +23,6 @@ from polymem.contracts.filter import (
     Not,
     Operand,
     Or,
-    OrderBy,
     Path,
     Scalar,
     canonical,
@@ -43,10 +41,11 @@ JSON_EACH_COLUMNS: Final = frozenset(
 
 
 def register(connection: apsw.Connection) -> None:
-    """Add the SQL functions that compiled filters and orders call; needed once per connection."""
+    """Add the SQL functions that compiled filters call; needed once per connection."""
     connection.create_scalar_function("polymem_regex", _regex, 2, deterministic=True)
     connection.create_scalar_function("polymem_canonical", _canonical, 1, deterministic=True)
-    connection.create_scalar_function("polymem_number", _number, 1, deterministic=True)
+    # innocuous: the triggers that keep indexes call it
+    connection.create_scalar_function("polymem_number", _number, 1, deterministic=True, flags=apsw.SQLITE_INNOCUOUS)
 
 
 def _regex(*arguments: "apsw.SQLiteValue") -> int:
@@ -69,44 +68,24 @@ def compile_filter(where: Filter | None, column: str = "payload") -> Sql:
     """Give (sql, parameters) of a filter from `filter.parse`; sql is 1 where there is no filter."""
     if column in JSON_EACH_COLUMNS:
         raise ValueError(f"column {column!r} must be qualified with its table")
+    return compile_at(where, lambda path: in_document(path, column))
+
+
+def compile_at(where: Filter | None, place: Callable[[Path], "Place"]) -> Sql:
+    """Give (sql, parameters) of a filter on values that are found where `place` says."""
     match where:
         case None:
             return "1", []
         case Compare():
-            return _compare(where, column)
+            return _TESTS[where.op](place(where.path), where.value)
         case And(items):
-            return _join(" AND ", (compile_filter(item, column) for item in items))
+            return _join(" AND ", (compile_at(item, place) for item in items))
         case Or(items):
-            return _join(" OR ", (compile_filter(item, column) for item in items))
+            return _join(" OR ", (compile_at(item, place) for item in items))
         case Not(item):
-            return _negated(compile_filter(item, column))
+            return _negated(compile_at(item, place))
         case _:
             raise TypeError(f"not a filter: {type(where).__name__}")
-
-
-def extract(path: Path, column: str = "payload") -> str:
-    """Give the SQL for the value at a path: the expression for an index to be on."""
-    return _each_reading("json_extract({column}, {path})", path, column)
-
-
-def compile_order(order: Sequence[OrderBy], column: str = "payload", key: str = "id") -> list[str]:
-    """Give the terms of ORDER BY for an order from `filter.parse_order`; the key column is the last."""
-    return [
-        *(term for path, direction in order for term in _order_terms(path, direction, column)),
-        f"{key} ASC",
-    ]
-
-
-def _order_terms(path: Path, direction: str, column: str) -> tuple[str, str, str]:
-    kind, way = _type(path, column), direction.upper()
-    return (
-        f"CASE {kind} WHEN 'null' THEN 1 ELSE 2 * ({kind} IS NULL) END ASC",
-        (
-            f"CASE {kind} WHEN 'text' THEN 1 WHEN 'true' THEN 2 WHEN 'false' THEN 2 WHEN 'array' THEN 3 "
-            f"WHEN 'object' THEN 3 ELSE 0 END {way}"
-        ),
-        f"CASE WHEN {kind} IN ('array', 'object') THEN NULL ELSE {_exact(path, column)} END {way}",
-    )
 
 
 def _literal(text: str) -> str:
@@ -128,21 +107,6 @@ def _each_reading(template: str, path: Path, column: str) -> str:
     return readings[0] if len(readings) == 1 else f"coalesce({', '.join(readings)})"
 
 
-def _type(path: Path, column: str) -> str:
-    return _each_reading("json_type({column}, {path})", path, column)
-
-
-def _node(path: Path, column: str) -> str:
-    return _each_reading("({column} -> {path})", path, column)
-
-
-def _exact(path: Path, column: str) -> str:
-    """Give `extract`, with integers beyond 64 bits rounded correctly."""
-    value, kind = extract(path, column), _type(path, column)
-    big = f"{kind} IS 'integer' AND typeof({value}) = 'real'"
-    return f"CASE WHEN {big} THEN polymem_number({_node(path, column)}) ELSE {value} END"
-
-
 def _join(word: str, parts: Iterable[Sql]) -> Sql:
     texts, values = [], []
     for sql, more in parts:
@@ -155,32 +119,38 @@ def _negated(part: Sql) -> Sql:
     return f"NOT ({part[0]})", part[1]
 
 
-class _At:
+class Place:
     """The SQL for one place: a path in the document, or a member of an array."""
 
     def __init__(self, kind: str, value: str, exact: str, node: str) -> None:
         self.kind = kind
         self.value = value
         self.exact = exact
+        """`value`, with integers beyond 64 bits rounded correctly."""
         self.node = node
+
+    def is_a(self, kind: str) -> str:
+        return f"{self.kind} IS '{kind}'"
 
     def is_number(self) -> str:
         return f"ifnull({self.kind}, '') IN ('integer', 'real')"
 
+    def is_missing(self) -> str:
+        return f"{self.kind} IS NULL"
+
     def compare(self, sign: str, operand: Value) -> Sql:
         if isinstance(operand, str):
-            return f"({self.value} {sign} ? AND {self.kind} IS 'text')", [operand]
+            return f"({self.value} {sign} ? AND {self.is_a('text')})", [operand]
         value = self.exact if abs(operand) >= BEYOND_INT64 else self.value
         return f"({value} {sign} ? AND {self.is_number()})", [operand]
 
     def equals(self, operand: Scalar | Json) -> Sql:
         if isinstance(operand, Json):
             kind = "array" if operand.text.startswith("[") else "object"
-            return f"CASE WHEN {self.kind} IS '{kind}' THEN polymem_canonical({self.node}) = ? ELSE 0 END", [
-                operand.text
-            ]
+            found = f"CASE WHEN {self.is_a(kind)} THEN polymem_canonical({self.node}) = ? ELSE 0 END"
+            return found, [operand.text]
         if operand is None or isinstance(operand, bool):
-            return f"({self.kind} IS '{json.dumps(operand)}')", []
+            return f"({self.is_a(json.dumps(operand))})", []
         return self.compare("=", operand)
 
     def is_one_of(self, operands: Sequence[Scalar | Json]) -> Sql:
@@ -188,14 +158,14 @@ class _At:
         plain = [item for item in operands if _travels_in_list(item)]
         parts = [self.equals(item) for item in operands if not _travels_in_list(item)]
         if texts := [item for item in plain if isinstance(item, str)]:
-            parts.append((f"({self.value} IN {_LIST} AND {self.kind} IS 'text')", [json.dumps(texts)]))
+            parts.append((f"({self.value} IN {_LIST} AND {self.is_a('text')})", [json.dumps(texts)]))
         if numbers := [item for item in plain if not isinstance(item, str)]:
             parts.append((f"({self.value} IN {_LIST} AND {self.is_number()})", [json.dumps(numbers)]))
         return _join(" OR ", parts) if parts else ("0", [])
 
 
 _LIST: Final = "(SELECT value FROM json_each(?))"
-_MEMBER: Final = _At(
+_MEMBER: Final = Place(
     "e.type",
     "e.value",
     # An integer beyond 64 bits in json_each has lost its digits; its text is found again by its position.
@@ -211,10 +181,12 @@ def _travels_in_list(item: Scalar | Json) -> bool:
     return isinstance(item, int | float) and not isinstance(item, bool) and abs(item) < BEYOND_INT64
 
 
-def _compare(where: Compare, column: str) -> Sql:
-    path = where.path
-    at = _At(_type(path, column), extract(path, column), _exact(path, column), _node(path, column))
-    return _TESTS[where.op](at, where.value)
+def in_document(path: Path, column: str) -> Place:
+    """The place of a path in the documents of a column."""
+    templates = "json_type({column}, {path})", "json_extract({column}, {path})", "({column} -> {path})"
+    kind, value, node = (_each_reading(template, path, column) for template in templates)
+    big = f"{kind} IS 'integer' AND typeof({value}) = 'real'"
+    return Place(kind, value, f"CASE WHEN {big} THEN polymem_number({node}) ELSE {value} END", node)
 
 
 def _scalar(operand: Operand) -> Scalar | Json:
@@ -232,31 +204,28 @@ def _several(operand: Operand) -> tuple[Scalar | Json, ...]:
     return operand
 
 
-def _sign(sign: str) -> Callable[[_At, Operand], Sql]:
+def _sign(sign: str) -> Callable[[Place, Operand], Sql]:
     return lambda at, operand: at.compare(sign, _bound(operand))
 
 
-def _between(at: _At, operand: Operand) -> Sql:
+def _between(at: Place, operand: Operand) -> Sql:
     low, high = _several(operand)
     return _join(" AND ", (at.compare(">=", _bound(low)), at.compare("<=", _bound(high))))
 
 
-def _exists(at: _At, operand: Operand) -> Sql:
-    return f"({at.kind} IS {'NOT ' if operand else ''}NULL)", []
+def _exists(at: Place, operand: Operand) -> Sql:
+    return f"({'NOT ' if operand else ''}{at.is_missing()})", []
 
 
-def _contains(at: _At, operand: Operand) -> Sql:
+def _contains(at: Place, operand: Operand) -> Sql:
     member, values = _MEMBER.equals(_scalar(operand))
-    found = f"CASE WHEN {at.kind} IS 'array' THEN EXISTS (SELECT 1 FROM json_each({at.node}) AS e WHERE {member})"
+    found = f"CASE WHEN {at.is_a('array')} THEN EXISTS (SELECT 1 FROM json_each({at.node}) AS e WHERE {member})"
     if isinstance(operand, str):
-        return f"{found} WHEN {at.kind} IS 'text' THEN instr({at.value}, ?) > 0 ELSE 0 END", [
-            *values,
-            operand,
-        ]
+        return f"{found} WHEN {at.is_a('text')} THEN instr({at.value}, ?) > 0 ELSE 0 END", [*values, operand]
     return f"{found} ELSE 0 END", values
 
 
-def _starts_with(at: _At, operand: Operand) -> Sql:
+def _starts_with(at: Place, operand: Operand) -> Sql:
     """Write the prefix as a range, which an index can serve."""
     prefix = str(_bound(operand))
     after = _following(prefix)
@@ -274,11 +243,11 @@ def _following(prefix: str) -> str | None:
     return shortened[:-1] + chr(0xE000 if code == FIRST_SURROGATE else code)
 
 
-def _matches_regex(at: _At, operand: Operand) -> Sql:
-    return f"CASE WHEN {at.kind} IS 'text' THEN polymem_regex(?, {at.value}) ELSE 0 END", [_bound(operand)]
+def _matches_regex(at: Place, operand: Operand) -> Sql:
+    return f"CASE WHEN {at.is_a('text')} THEN polymem_regex(?, {at.value}) ELSE 0 END", [_bound(operand)]
 
 
-_TESTS: Final[dict[str, Callable[[_At, Operand], Sql]]] = {
+_TESTS: Final[dict[str, Callable[[Place, Operand], Sql]]] = {
     "eq": lambda at, operand: at.equals(_scalar(operand)),
     "ne": lambda at, operand: _negated(at.equals(_scalar(operand))),
     "lt": _sign("<"),

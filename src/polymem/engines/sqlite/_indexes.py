@@ -137,6 +137,11 @@ class Indexes:
         self._lock = threading.Lock()
         self._slots: IndexCache[int, Slot[Any]] = IndexCache(max_bytes)
 
+    @property
+    def nbytes(self) -> int:
+        """The memory held by all of them, as after the last use of each."""
+        return self._slots.nbytes
+
     def use(
         self,
         connection: apsw.Connection,
@@ -147,13 +152,16 @@ class Indexes:
     ) -> Result:
         """Run `work` on the fresh index; others that want the same collection wait."""
         with self._lock:
-            slot: Slot[Ix] | None = self._slots.get(collection)  # measures it, and puts it first
+            slot: Slot[Ix] | None = self._slots.get(collection)
             if slot is None:
                 slot = Slot()
                 self._slots.put(collection, slot)
         with slot.lock:
             index = slot.refresh(connection, collection, source)
-            return work(index, None if where is None else slot.chosen(connection, collection, source, where))
+            result = work(index, None if where is None else slot.chosen(connection, collection, source, where))
+            with self._lock:
+                self._slots.put(collection, slot)  # with the size it has now
+        return result
 
 
 def use_index(

@@ -9,7 +9,7 @@ import apsw
 from polymem.core.engine import Health
 from polymem.core.namespace import subtree_end
 from polymem.core.page import Page
-from polymem.engines.sqlite import _query_indexes
+from polymem.engines.sqlite import _changes, _query_indexes
 from polymem.engines.sqlite._schema import FORMAT, UPLOAD_LIFETIME
 from polymem.errors import StorageConflictError, StorageCorruptError, StorageTimeoutError
 
@@ -39,6 +39,8 @@ def namespaces(connection: apsw.Connection, prefix: str, after: str | None, limi
 
 def drop_namespace(connection: apsw.Connection, prefix: str) -> int:
     """Every record at or below `prefix`; how many there were."""
+    _changes.forget_keys(connection, prefix)
+    logged = _changes.newest(connection)
     bounds = (prefix, subtree_end(prefix))
     span = "namespace >= ? and namespace < ?"
     removed = 0
@@ -53,25 +55,40 @@ def drop_namespace(connection: apsw.Connection, prefix: str) -> int:
     for table in _SPACED:
         connection.execute(f"delete from {table} where {span}", bounds)
         removed += connection.changes() if table != "pm_collections" else 0
+    _changes.cleared(connection, logged)
     _query_indexes.drop_namespace(connection, prefix)
     return removed
 
 
 def delete_expired(connection: apsw.Connection, now: int, limit: int) -> int:
     """At most `limit` expired records; also uploads a day old that nobody finished, and changes nobody needs."""
-    removed = 0
+    removed, logged = 0, _changes.newest(connection)
     for table, key in _EXPIRING.items():
         connection.execute(
             f"delete from {table} where ({key}) in (select {key} from {table} where expires_at <= ? limit ?)",
             (now, limit - removed),
         )
         removed += connection.changes()
+    _changes.expired(connection, logged)
+    _changes.trim(connection, now)
     stale = "select upload from pm_uploads where not committed and started_at < ?"
     day_ago = (now - UPLOAD_LIFETIME,)
     connection.execute(f"delete from pm_blob_parts where upload in ({stale})", day_ago)
     connection.execute("delete from pm_uploads where not committed and started_at < ?", day_ago)
     connection.execute("delete from pm_changes where seq <= (select max(seq) from pm_changes) - ?", (_KEPT_CHANGES,))
     return removed
+
+
+def lease(connection: apsw.Connection, claim: tuple[str, str], now: int, until: int) -> bool:
+    """Whether the claim (its name and who wants it) was free, ours or has run out; it is then ours up to an instant."""
+    name, holder = claim
+    connection.execute(
+        "insert into pm_meta values('lease ' || ?1, ?2 || ' ' || ?4) on conflict do update set value = excluded.value "
+        "where substr(value, 1, length(?2) + 1) = ?2 || ' ' "
+        "or cast(substr(value, instr(value, ' ')) as integer) <= ?3",
+        (name, holder, now, until),
+    )
+    return connection.changes() > 0
 
 
 def check(connection: apsw.Connection) -> Health:
@@ -100,8 +117,10 @@ def _problems(connection: apsw.Connection) -> list[str]:
 def compact(connection: apsw.Connection) -> None:
     """Rewrite the file without free space and empty the write-ahead log, so that no deleted byte is left.
 
-    The change log names deleted records, so it goes too: indexes of other processes are then loaded anew.
+    The change logs name deleted records, so they go too: indexes of other processes are then loaded anew, and readers
+    that are behind are told.
     """
+    _changes.forget(connection, _changes.newest(connection))
     connection.execute("delete from pm_changes")
     connection.execute("vacuum")
     truncate_log(connection)

@@ -10,25 +10,22 @@ from typing import Any, Final
 from polymem.contracts._query_values import path_text, revealed
 from polymem.contracts.filter import Path
 from polymem.contracts.query import Aggregate, AggregateRow, Aggregation
-from polymem.engines.sqlite._filter import _exact as exact
-from polymem.engines.sqlite._filter import _node as node_at
-from polymem.engines.sqlite._filter import _type as json_type
-from polymem.engines.sqlite._filter import compile_filter, extract
-from polymem.engines.sqlite._query_sql import VALUE, Scope
+from polymem.engines.sqlite._filter import Place, compile_filter, in_document
+from polymem.engines.sqlite._query_places import VALUE, Source
+from polymem.engines.sqlite._query_sql import Scope, matching
 
 
-def aggregate_statement(scope: Scope, wanted: Aggregation, hint: str) -> tuple[str, list[Any]]:
+def aggregate_statement(scope: Scope, wanted: Aggregation, source: Source) -> tuple[str, list[Any]]:
     """A row for each group: its comparables, then the results as a JSON object."""
-    condition, values = scope.condition(wanted.prefix, wanted.where)
-    groups = [f"{_comparable(path, null=True)} as g{at}" for at, path in enumerate(wanted.group_by)]
+    groups = [f"{_comparable(_place(path), null=True)} as g{at}" for at, path in enumerate(wanted.group_by)]
     names = [f"g{at}" for at in range(len(groups))]
     shown = ", ".join([*groups, f"{_results(wanted)} as results"])
+    inner, values = matching(scope, shown, wanted.prefix, wanted.where, source)
     grouped = f"group by {', '.join(str(at + 1) for at in range(len(names)))}" if names else ""
     having, more = compile_filter(wanted.having, "made.results")
-    inner = f"select {shown} from pm_kv kv {hint} where {condition} {grouped}"
     order = f"order by {', '.join(f'{name} nulls last' for name in names)}" if names else ""
     limit = -1 if wanted.limit is None else wanted.limit
-    return f"select * from ({inner}) as made where {having} {order} limit ?", [*values, *more, limit]
+    return f"select * from ({inner} {grouped}) as made where {having} {order} limit ?", [*values, *more, limit]
 
 
 def read_row(wanted: Aggregation, row: Sequence[Any]) -> AggregateRow:
@@ -45,42 +42,41 @@ def _results(wanted: Aggregation) -> str:
 
 
 def _result(wanted: Aggregate) -> str:
-    return "count(*)" if wanted.path is None else _RESULTS[wanted.op](wanted.path)
+    return "count(*)" if wanted.path is None else _RESULTS[wanted.op](_place(wanted.path))
 
 
-def _comparable(path: Path, *, null: bool = False) -> str:
-    of_null = "x'ff'" if null else "null"
+def _place(path: Path) -> Place:
+    return in_document(path, VALUE)
+
+
+def _comparable(at: Place, *, null: bool = False) -> str:
+    of_null, nested = "x'ff'" if null else "null", f"cast(char(2) || polymem_canonical({at.node}) as blob)"
     return (
-        f"case {json_type(path, VALUE)} when 'text' then {extract(path, VALUE)} when 'false' then x'00' "
-        f"when 'true' then x'01' when 'null' then {of_null} "
-        f"when 'array' then {_nested(path)} when 'object' then {_nested(path)} else {exact(path, VALUE)} end"
+        f"case {at.kind} when 'text' then {at.value} when 'false' then x'00' when 'true' then x'01' "
+        f"when 'null' then {of_null} when 'array' then {nested} when 'object' then {nested} else {at.exact} end"
     )
 
 
-def _nested(path: Path) -> str:
-    return f"cast(char(2) || polymem_canonical({node_at(path, VALUE)}) as blob)"
-
-
-def _added(function: str) -> Callable[[Path], str]:
+def _added(function: str) -> Callable[[Place], str]:
     """Integers of 64 bits are added natively, in halves that cannot overflow; other numbers by `polymem_exact`."""
 
-    def sql(path: Path) -> str:
-        kind, value, node = json_type(path, VALUE), extract(path, VALUE), node_at(path, VALUE)
-        plain = f"{kind} is 'integer' and typeof({value}) = 'integer'"
-        rest = f"{kind} is 'real' or ({kind} is 'integer' and typeof({value}) = 'real')"
+    def sql(at: Place) -> str:
+        plain = f"{at.kind} is 'integer' and typeof({at.value}) = 'integer'"
+        rest = f"{at.kind} is 'real' or ({at.kind} is 'integer' and typeof({at.value}) = 'real')"
         return (
-            f"{function}(sum({value} >> 32) filter (where {plain}), sum({value} & 4294967295) filter (where {plain}), "
-            f"count(*) filter (where {plain}), polymem_exact({node}) filter (where {rest}))"
+            f"{function}(sum({at.value} >> 32) filter (where {plain}), "
+            f"sum({at.value} & 4294967295) filter (where {plain}), "
+            f"count(*) filter (where {plain}), polymem_exact({at.node}) filter (where {rest}))"
         )
 
     return sql
 
 
-_RESULTS: Final[dict[str, Callable[[Path], str]]] = {
-    "count": lambda path: f"count(nullif({json_type(path, VALUE)}, 'null'))",
+_RESULTS: Final[dict[str, Callable[[Place], str]]] = {
+    "count": lambda at: f"count(nullif({at.kind}, 'null'))",
     "sum": _added("polymem_sum"),
     "avg": _added("polymem_avg"),
-    "min": lambda path: f"polymem_json(min({_comparable(path)}))",
-    "max": lambda path: f"polymem_json(max({_comparable(path)}))",
-    "distinct": lambda path: f"count(distinct {_comparable(path)})",
+    "min": lambda at: f"polymem_json(min({_comparable(at)}))",
+    "max": lambda at: f"polymem_json(max({_comparable(at)}))",
+    "distinct": lambda at: f"count(distinct {_comparable(at)})",
 }

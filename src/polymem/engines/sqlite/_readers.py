@@ -1,23 +1,25 @@
-"""Two threads for reads that scan, rank or search, so that the event loop never waits for them."""
+"""Threads for reads that scan, rank or search, so that the event loop never waits for them."""
 
 import asyncio
 import queue
 import threading
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Any
 
 import apsw
 
+from polymem.engines.sqlite._pace import SLICE, give_way
 from polymem.engines.sqlite._writer import Job, Operation, _resolve
 
 
 class Readers:
     """A queue of reads served by one thread per connection."""
 
-    def __init__(self, connections: Sequence[apsw.Connection]) -> None:
+    def __init__(self, name: str, connections: Sequence[apsw.Connection]) -> None:
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._threads = [
-            threading.Thread(target=self._serve, args=(c,), name=f"polymem-sqlite-reader-{n}", daemon=True)
+            threading.Thread(target=self._serve, args=(c,), name=f"polymem-sqlite-{name}-{n}", daemon=True)
             for n, c in enumerate(connections)
         ]
         for thread in self._threads:
@@ -36,10 +38,14 @@ class Readers:
             thread.join()
 
     def _serve(self, connection: apsw.Connection) -> None:
+        began = perf_counter()
         while (job := self._queue.get()) is not None:
             if not job.future.cancelled():  # a read that nobody waits for need not run
                 self._read(connection, job)
                 _resolve([job])
+                if perf_counter() - began > SLICE and not self._queue.empty():
+                    give_way(job.loop)
+                    began = perf_counter()
 
     @staticmethod
     def _read(connection: apsw.Connection, job: Job) -> None:

@@ -65,3 +65,28 @@ create index pm_changes_collection on pm_changes(collection, seq);
 
 create table pm_meta(name text primary key, value text not null) without rowid;
 """
+
+_LOGGED: Final = """
+create trigger pm_kv_{name} after {event} on pm_kv
+when exists(select 1 from pm_watched where namespace = {row}.namespace) begin
+    insert into pm_kv_changes(namespace, key, op) values({row}.namespace, {row}.key, '{op}'); end;
+"""
+
+WATCH: Final = """
+-- who is watched: from which change on, and when somebody last read
+create table pm_watched(
+    namespace text primary key, since integer not null, read_at integer not null) without rowid;
+-- the changes of key-value records of namespaces that are watched; key is null where all were removed
+create table pm_kv_changes(
+    seq integer primary key autoincrement, namespace text not null, key text, op text not null);
+""" + "".join((
+    _LOGGED.format(name="inserted", event="insert", row="new", op="put"),
+    _LOGGED.format(name="updated", event="update", row="new", op="put"),
+    _LOGGED.format(name="deleted", event="delete", row="old", op="delete"),
+))  # fmt: skip
+"""Made when somebody first watches a namespace, dropped when nobody has for a day: a file that nobody watches pays
+nothing. Triggers, so that every writer logs, plain SQL and versions that know nothing of this included.
+"""
+UNWATCH: Final = "drop table pm_watched; drop table pm_kv_changes;" + "".join(
+    f"drop trigger pm_kv_{event};" for event in ("inserted", "updated", "deleted")
+)

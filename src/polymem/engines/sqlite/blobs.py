@@ -27,6 +27,7 @@ _SIZES: Final = "select number, length(data) from pm_blob_parts where upload = ?
 _FIND: Final = f"select {_INFO} from pm_blobs where {_PLACE} and key = ?3"
 _SHOWN: Final = f"select 1 from pm_uploads where {_PLACE} and upload = ?3 and committed"
 _READ: Final = "select data from pm_blob_parts where upload = ? and number between ? and ? order by number"
+_NEXT: Final = "select min(container) from pm_blobs where namespace = ? and container > ?"
 _COPY: Final = (
     "insert into pm_blob_parts(upload, number, data) select ?1, number, data from pm_blob_parts where upload = ?2"
 )
@@ -133,6 +134,19 @@ class SqliteBlobs:
             return connection.changes()
 
         return await self._runner.write(clear)
+
+    async def containers(self, after: str | None, limit: int, /) -> Page[str]:
+        def containers(connection: apsw.Connection) -> list[str]:
+            """One look into the key for each name, however many blobs it holds."""
+            found: list[str] = []
+            last = after or ""
+            while len(found) < limit and (row := connection.execute(_NEXT, (self._namespace, last)).get) is not None:
+                last = str(row)
+                found.append(last)
+            return found
+
+        names = await self._runner.read(containers)
+        return Page(names, names[-1] if len(names) == limit else None)
 
 
 def _check_open(connection: apsw.Connection, place: tuple[Any, ...]) -> None:

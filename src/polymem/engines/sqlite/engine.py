@@ -14,6 +14,7 @@ from polymem.engines.sqlite import _maintenance
 from polymem.engines.sqlite._database import FileRunner, Runner, Settings, acquire, registry
 from polymem.engines.sqlite._errors import translate
 from polymem.engines.sqlite.blobs import SqliteBlobs
+from polymem.engines.sqlite.events import SqliteEvents
 from polymem.engines.sqlite.graph import SqliteGraph
 from polymem.engines.sqlite.kv import SqliteKV
 from polymem.engines.sqlite.query import SqliteQuery
@@ -85,7 +86,8 @@ class SqliteEngine:
 
     def drivers(self, namespace: str, /) -> Drivers:
         outside = self._cells(self._runner, namespace)
-        return replace(outside, transactions=SqliteTransactions(self._runner, self._cells))
+        events = SqliteEvents(self._runner, self.clock, namespace)
+        return replace(outside, transactions=SqliteTransactions(self._runner, self._cells), events=events)
 
     def _cells(self, runner: Runner, namespace: str) -> Drivers:
         return Drivers(
@@ -112,6 +114,17 @@ class SqliteEngine:
     async def delete_expired(self, limit: int, /) -> int:
         now = self.clock.now()
         return await self._runner.write(lambda c: _maintenance.delete_expired(c, now, limit))
+
+    async def lease(self, name: str, holder: str, seconds: float, /) -> bool:
+        """A claim kept in the file, for every process that has it open (see `Leasing`)."""
+        now = self.clock.now()
+        until = now + int(seconds * 1_000_000)
+        return await self._runner.write(lambda c: _maintenance.lease(c, (name, holder), now, until), savepoint=False)
+
+    async def probe(self) -> str:
+        """The version of SQLite, from a read of the file."""
+        version, _ = await self._runner.read(lambda c: c.execute("select sqlite_version(), count(*) from pm_meta").get)
+        return str(version)
 
     async def check(self) -> Health:
         return await self._runner.read(_maintenance.check)

@@ -27,25 +27,18 @@ from polymem.contracts.query import (
 from polymem.core.clock import Clock
 from polymem.engines.sqlite import _query_indexes
 from polymem.engines.sqlite._database import Runner
-from polymem.engines.sqlite._filter import _node as node_at
+from polymem.engines.sqlite._filter import in_document
 from polymem.engines.sqlite._query_aggregate import aggregate_statement, read_row
-from polymem.engines.sqlite._query_sql import (
-    KEY_ORDER,
-    VALUE,
-    Choice,
-    Scope,
-    Statement,
-    by_index,
-    by_key,
-    by_sorting,
-    hint_of,
-)
+from polymem.engines.sqlite._query_choice import MANY, Choice
+from polymem.engines.sqlite._query_places import VALUE, Source
+from polymem.engines.sqlite._query_sql import Scope, Statement, by_index, by_key, by_sorting, matching
 from polymem.errors import StorageCorruptError
 
 Result = TypeVar("Result")
-_DENSE: Final = 100
+_DENSE: Final = 300
 """Times the root of the page size: from so many matches on, a page in key order is found sooner by looking at every
-document in that order than by sorting the matches (they cost alike where matches = root of page size * documents).
+document in that order than by sorting the matches (they cost alike where matches = root of page size * documents,
+a document costing as much as ten entries of an index).
 """
 _PAGE: Final = 100
 """The page that is explained."""
@@ -66,9 +59,11 @@ class SqliteQuery:
         def find(connection: apsw.Connection) -> Found:
             statements = _statements(connection, scope, query, after, limit)
             hits = list(_hits(connection, statements, query.offset, limit + 1))
-            keys = [row[0] for _, row in hits[:limit]]
-            statement, row = hits[limit - 1] if keys and len(hits) > limit else (None, ())
-            items = _records(connection, scope.namespace, keys, query.select)
+            statement, row = hits[limit - 1] if limit and len(hits) > limit else (None, ())
+            rows = [row for _, row in hits[:limit]]
+            if not statements[0].whole:
+                rows = _records(connection, scope.namespace, [row[0] for row in rows], query.select)
+            items = [(row[0], _record(row, query.select)) for row in rows]
             return Found(items, None if statement is None else statement.position(row))
 
         return await self._runner.read(_sound(find))
@@ -77,9 +72,8 @@ class SqliteQuery:
         scope = self._scope()
 
         def count(connection: apsw.Connection) -> int:
-            condition, values = scope.condition(prefix, where)
-            hint = _hint(connection, Query(prefix, where))
-            return int(connection.execute(f"select count(*) from pm_kv kv {hint} where {condition}", values).get)
+            source = _choice(connection, scope, Query(prefix, where)).best
+            return int(connection.execute(*matching(scope, "count(*)", prefix, where, source)).get)
 
         return await self._runner.read(_sound(count))
 
@@ -87,8 +81,8 @@ class SqliteQuery:
         scope = self._scope()
 
         def aggregate(connection: apsw.Connection) -> list[AggregateRow]:
-            hint = _hint(connection, Query(wanted.prefix, wanted.where))
-            sql, values = aggregate_statement(scope, wanted, hint)
+            source = _choice(connection, scope, Query(wanted.prefix, wanted.where)).best
+            sql, values = aggregate_statement(scope, wanted, source)
             return [read_row(wanted, row) for row in connection.execute(sql, values)]
 
         return await self._runner.read(_sound(aggregate))
@@ -134,30 +128,36 @@ def _sound(operation: Callable[[apsw.Connection], Result]) -> Callable[[apsw.Con
     return run
 
 
-def _hint(connection: apsw.Connection, query: Query) -> str:
-    return hint_of(Choice(_query_indexes.defined(connection), query).best)
+def _choice(connection: apsw.Connection, scope: Scope, query: Query) -> Choice:
+    def entries(source: Source, where: Filter | None) -> int:
+        return _count_up_to(MANY, connection, scope, Query(query.prefix, where), source)
+
+    return Choice(_query_indexes.defined(connection), query, entries)
+
+
+def _count_up_to(most: int, connection: apsw.Connection, scope: Scope, query: Query, source: Source) -> int:
+    sql, values = matching(scope, "1", query.prefix, query.where, source)
+    return int(connection.execute(f"select count(*) from ({sql} limit {most})", values).get)
 
 
 def _statements(
     connection: apsw.Connection, scope: Scope, query: Query, after: Position | None, limit: int
 ) -> Sequence[Statement]:
     """What finds the documents, one statement after the other."""
-    choice = Choice(_query_indexes.defined(connection), query)
+    choice = _choice(connection, scope, query)
     if choice.ordered is not None:
-        return list(by_index(scope, query, after, hint_of(choice.ordered)))
+        return list(by_index(scope, query, after, choice.ordered))
     if query.order:
-        return [by_sorting(scope, query, after, hint_of(choice.best))]
+        return [by_sorting(scope, query, after, choice.best)]
     dense = not choice.gives_key_order and _is_dense(connection, scope, query, choice.best, limit)
-    return [by_key(scope, query, after, KEY_ORDER if dense else hint_of(choice.best))]
+    return [by_key(scope, query, after, Source() if dense else choice.best, _columns(query.select))]
 
 
-def _is_dense(connection: apsw.Connection, scope: Scope, query: Query, index: IndexInfo | None, limit: int) -> bool:
-    if index is None:
+def _is_dense(connection: apsw.Connection, scope: Scope, query: Query, source: Source, limit: int) -> bool:
+    if source.index is None:
         return True
     most = _DENSE * (isqrt(limit) + 1)
-    condition, values = scope.condition(query.prefix, query.where)
-    sought = f"select 1 from pm_kv kv {hint_of(index)} where {condition} limit {most}"
-    return bool(connection.execute(f"select count(*) from ({sought})", values).get == most)
+    return _count_up_to(most, connection, scope, query, source) == most
 
 
 def _hits(
@@ -185,24 +185,25 @@ def _in_turn(
 
 def _records(
     connection: apsw.Connection, namespace: str, keys: Sequence[str], select: Sequence[Path] | None
-) -> list[tuple[str, Record]]:
-    """The records of these keys, in this order."""
+) -> list[tuple[Any, ...]]:
+    """The rows of these keys, in this order."""
     # CROSS JOIN: the keys outside, so that each is looked up
     wanted = "from json_each(?) as wanted cross join pm_kv kv on kv.namespace = ? and kv.key = wanted.value"
-    shown = _RECORD.replace("kv.value", "''") if select is not None else _RECORD
-    nodes = "".join(f", {node_at(path, VALUE)}" for path in select or ())
-    rows = connection.execute(f"select {shown}{nodes} {wanted}", (json.dumps(keys), namespace))
-    records = {row[0]: Record(_body(row, select), *_facts(row, select)) for row in rows}
-    return [(key, records[key]) for key in keys]
+    rows = connection.execute(f"select {_columns(select)} {wanted}", (json.dumps(keys), namespace))
+    found = {row[0]: row for row in rows}
+    return [found[key] for key in keys]
 
 
-def _facts(row: Sequence[Any], select: Sequence[Path] | None) -> tuple[str, int, int, int, int | None]:
-    codec, version, created_at, updated_at, expires_at = row[2:7]
-    return codec if select is None else DOCUMENT_TAG, version, created_at, updated_at, expires_at
-
-
-def _body(row: Sequence[Any], select: Sequence[Path] | None) -> bytes:
+def _columns(select: Sequence[Path] | None) -> str:
     if select is None:
-        return bytes(row[1].encode())
-    nodes = [MISSING if text is None else msgspec.Raw(text.encode()) for text in row[7:]]
-    return msgspec.json.encode(partial(select, nodes))
+        return _RECORD
+    return ", ".join([_RECORD.replace(VALUE, "''"), *(in_document(path, VALUE).node for path in select)])
+
+
+def _record(row: Sequence[Any], select: Sequence[Path] | None) -> Record:
+    _, value, codec, version, created_at, updated_at, expires_at, *nodes = row
+    if select is None:
+        return Record(value.encode(), codec, version, created_at, updated_at, expires_at)
+    found = [MISSING if text is None else msgspec.Raw(text.encode()) for text in nodes]
+    body = msgspec.json.encode(partial(select, found))
+    return Record(body, DOCUMENT_TAG, version, created_at, updated_at, expires_at)

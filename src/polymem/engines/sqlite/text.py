@@ -15,6 +15,7 @@ from polymem.engines.sqlite._collections import Place
 from polymem.engines.sqlite._database import Runner
 from polymem.engines.sqlite._filter import condition_on
 from polymem.engines.sqlite._indexes import Source, use_index
+from polymem.engines.sqlite._pace import paced
 from polymem.indexes.analyzer import LANGUAGES, Analyzer, analyzer
 from polymem.indexes.postings import TextIndex
 from polymem.indexes.query import Sought, analysed
@@ -23,6 +24,8 @@ from polymem.indexes.tokens import encode_tokens
 from polymem.indexes.vocabulary import Vocabulary
 
 Result = TypeVar("Result")
+Work = Callable[[apsw.Connection, int], Result]
+"""What to do with the number of a collection that is there."""
 
 
 class SearchIndex(TextIndex):
@@ -32,6 +35,10 @@ class SearchIndex(TextIndex):
         super().__init__()
         self.words: Vocabulary | None = None
         self.unread: list[str] = []
+
+    @property
+    def nbytes(self) -> int:
+        return super().nbytes + (0 if self.words is None else self.words.nbytes)
 
     def put_many(self, ids: Sequence[str], blobs: Sequence[bytes]) -> None:
         super().put_many(ids, blobs)
@@ -57,7 +64,7 @@ class SqliteText:
             connection.executemany(
                 "insert into pm_texts values(?, ?, ?, ?, ?) on conflict do update set fields = excluded.fields, "
                 "payload = excluded.payload, tokens = excluded.tokens",
-                [(number, *_row(language, document)) for document in documents],
+                paced((number, *_row(language, document)) for document in documents),
             )
             _collections.log_change(connection, number, [document.id for document in documents])
 
@@ -91,13 +98,13 @@ class SqliteText:
             documents = _documents(connection, number, [id for id, _ in found])
             return [_hit(documents[id], score, sought, highlight) for id, score in found if id in documents]
 
-        return await self._read(collection, search, [])
+        return await self._search(collection, search, [])
 
     async def rank(
         self, collection: TextCollection, query: TextQuery, /, *, limit: int, where: Filter | None
     ) -> list[tuple[str, float]]:
         language, wanted = analyzer(collection.language), _Wanted(query, limit, 0, where)
-        return await self._read(collection, lambda c, number: self._ranked(c, number, language, wanted)[1], [])
+        return await self._search(collection, lambda c, number: self._ranked(c, number, language, wanted)[1], [])
 
     async def frequencies(self, collection: TextCollection, words: Sequence[str], /) -> tuple[int, Mapping[str, int]]:
         language = analyzer(collection.language)
@@ -109,7 +116,7 @@ class SqliteText:
         def frequencies(connection: apsw.Connection, number: int) -> tuple[int, dict[str, int]]:
             return use_index(self._runner.indexes, connection, number, _SOURCE, count)
 
-        return await self._read(collection, frequencies, (0, dict.fromkeys(words, 0)))
+        return await self._search(collection, frequencies, (0, dict.fromkeys(words, 0)))
 
     async def page(
         self, collection: TextCollection, after: str | None, limit: int, /, *, where: Filter | None
@@ -118,7 +125,7 @@ class SqliteText:
             condition, values = condition_on(where, "payload")
             query = f"select id, fields, payload from pm_texts where collection = ? and id > ? and {condition}"
             rows = connection.execute(f"{query} order by id limit ?", (number, after or "", *values, limit)).fetchall()
-            return Page([_document(row) for row in rows], str(rows[-1][0]) if len(rows) == limit else None)
+            return Page(list(paced(map(_document, rows))), str(rows[-1][0]) if len(rows) == limit else None)
 
         return await self._read(collection, page, Page([], None))
 
@@ -156,14 +163,20 @@ class SqliteText:
 
         return use_index(self._runner.indexes, connection, number, _SOURCE, rank, where=wanted.where)
 
-    async def _read(
-        self, collection: TextCollection, work: Callable[[apsw.Connection, int], Result], absent: Result
-    ) -> Result:
-        def read(connection: apsw.Connection) -> Result:
+    async def _read(self, collection: TextCollection, work: Work[Result], absent: Result) -> Result:
+        return await self._runner.read(self._found(collection, work, absent))
+
+    async def _search(self, collection: TextCollection, work: Work[Result], absent: Result) -> Result:
+        return await self._runner.search(self._found(collection, work, absent))
+
+    def _found(
+        self, collection: TextCollection, work: Work[Result], absent: Result
+    ) -> Callable[[apsw.Connection], Result]:
+        def find(connection: apsw.Connection) -> Result:
             number = _collections.find(connection, self._place(collection), _options(collection))
             return absent if number is None else work(connection, number)
 
-        return await self._runner.read(read)
+        return find
 
     def _place(self, collection: TextCollection) -> Place:
         return Place(self._namespace, "text", collection.name)
@@ -190,7 +203,7 @@ def _row(language: Analyzer, document: Document) -> tuple[str, str, str, bytes]:
 def _documents(connection: apsw.Connection, number: int, ids: Sequence[str]) -> dict[str, Document]:
     query = "select id, fields, payload from pm_texts where collection = ? and id in (select value from json_each(?))"
     rows = connection.execute(query, (number, encode_json(list(ids)).decode())).fetchall()
-    return {document.id: document for document in map(_document, rows)}
+    return {document.id: document for document in paced(map(_document, rows))}
 
 
 def _document(row: tuple[Any, ...]) -> Document:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import apsw
 
 from polymem.contracts.drivers import Drivers
-from polymem.contracts.transactions import TransactionFeatures
+from polymem.contracts.transactions import Isolation, TransactionFeatures
 from polymem.core.text import check_name
 from polymem.engines.sqlite._database import FileRunner, Runner, TransactionRunner
 from polymem.engines.sqlite._writer import Session
@@ -23,7 +23,12 @@ class SqliteTransactions:
     def __init__(self, runner: FileRunner, drivers_of: DriversOf) -> None:
         self._runner, self._drivers_of = runner, drivers_of
 
-    async def begin(self, *, timeout: float) -> "SqliteTransaction":
+    async def begin(
+        self,
+        *,
+        timeout: float,
+        isolation: Isolation = "serializable",  # noqa: ARG002 - it is serializable anyway
+    ) -> "SqliteTransaction":
         session = Session(timeout, self._runner.author)
         self._runner.database.writer.begin(session)
         try:

@@ -9,6 +9,7 @@ from polymem.contracts.turns import TurnFeatures, TurnRow
 from polymem.core.clock import Clock
 from polymem.core.page import Page
 from polymem.engines.sqlite._database import Runner
+from polymem.engines.sqlite._pace import paced
 from polymem.errors import StorageConflictError
 
 _COLUMNS: Final = "id, session_id, turn_id, role, content, metadata, created_at, expires_at"
@@ -57,7 +58,7 @@ class SqliteTurns:
 
         def append(connection: apsw.Connection) -> list[int]:
             highest: dict[str, int] = {}
-            return [_append(connection, namespace, row, highest, (replace, now)) for row in rows]
+            return [_append(connection, namespace, row, highest, (replace, now)) for row in paced(rows)]
 
         return await self._runner.write(append, savepoint=len(rows) > 1)
 

@@ -16,6 +16,7 @@ from polymem.engines.sqlite._collections import Place
 from polymem.engines.sqlite._database import Runner
 from polymem.engines.sqlite._filter import condition_on
 from polymem.engines.sqlite._indexes import Source, use_index
+from polymem.engines.sqlite._pace import paced
 from polymem.indexes.matrix import VectorIndex
 from polymem.indexes.ranking import allowed_best
 
@@ -31,16 +32,14 @@ class SqliteVectors:
         self._runner, self._namespace = runner, namespace
 
     async def put_many(self, space: VectorSpace, records: Sequence[VectorRecord], /) -> None:
-        rows = [(r.id, r.vector.astype("<f4").tobytes(), encode_json(r.payload).decode()) for r in records]
-
         def put(connection: apsw.Connection) -> None:
             number = _collections.ensure(connection, self._place(space), _options(space))
             connection.executemany(
                 "insert into pm_vectors values(?, ?, ?, ?) on conflict do update set vector = excluded.vector, "
                 "payload = excluded.payload",
-                [(number, *row) for row in rows],
+                paced((number, *_row(record)) for record in records),
             )
-            _collections.log_change(connection, number, [row[0] for row in rows])
+            _collections.log_change(connection, number, [record.id for record in records])
 
         await self._runner.write(put)
 
@@ -51,7 +50,7 @@ class SqliteVectors:
                 "(select value from json_each(?))"
             )
             rows = connection.execute(query, (number, encode_json(list(ids)).decode())).fetchall()
-            return {record.id: record for record in map(_record, rows)}
+            return {record.id: record for record in paced(map(_record, rows))}
 
         return await self._read(space, get, {})
 
@@ -108,7 +107,7 @@ class SqliteVectors:
             query = f"select id, vector, payload from pm_vectors where collection = ? and id > ? and {condition}"
             parameters = (number, after or "", *values, limit)
             rows = connection.execute(f"{query} order by id limit ?", parameters).fetchall()
-            return Page([_record(row) for row in rows], str(rows[-1][0]) if len(rows) == limit else None)
+            return Page(list(paced(map(_record, rows))), str(rows[-1][0]) if len(rows) == limit else None)
 
         return await self._read(space, page, Page([], None))
 
@@ -173,6 +172,10 @@ def _payloads(connection: apsw.Connection, number: int, ids: list[str]) -> dict[
     query = "select id, payload from pm_vectors where collection = ? and id in (select value from json_each(?))"
     rows: Any = connection.execute(query, (number, encode_json(ids).decode())).fetchall()
     return dict(rows)
+
+
+def _row(record: VectorRecord) -> tuple[str, bytes, str]:
+    return record.id, record.vector.astype("<f4").tobytes(), encode_json(record.payload).decode()
 
 
 def _record(row: tuple[Any, ...]) -> VectorRecord:

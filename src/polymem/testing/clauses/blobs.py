@@ -171,6 +171,35 @@ async def deleting(kit: Kit) -> None:
 
 
 @clause("blobs")
+async def containers_are_listed(kit: Kit) -> None:
+    """Those that hold a blob, each once, in order, and those of this namespace only."""
+    for name in ("b", "a", "B", "default", "_"):
+        for key in ("1", "2"):
+            await kit.store.blobs(name).put(key, b"x")
+    await kit.store.namespace("inner").blobs("inside").put("1", b"x")
+    await kit.store.blobs("empty").put("1", b"x")
+    await kit.store.blobs("empty").delete("1")
+    assert await listed(kit.store.containers()) == ["B", "_", "a", "b", "default"]
+    driver = kit.store._driver("blobs")  # noqa: SLF001 - users hold no pages
+    first = await driver.containers(None, 2)
+    second = await driver.containers(first.after, 9)
+    assert (first.items, second.items, second.after) == (["B", "_"], ["a", "b", "default"], None)
+    assert (await driver.containers("zzz", 9)).items == []
+
+
+@clause("blobs", uses=["transactions"])
+async def a_transaction_lists_its_own_containers(kit: Kit) -> None:
+    """Those it made and not those it emptied, and nobody else sees that before the commit."""
+    await kit.store.blobs("emptied").put("1", b"x")
+    async with kit.store.transaction() as tx:
+        await tx.blobs("made").put("1", b"x")
+        await tx.blobs("emptied").delete("1")
+        assert await listed(tx.containers()) == ["made"]
+        assert await listed(kit.store.containers()) == ["emptied"]
+    assert await listed(kit.store.containers()) == ["made"]
+
+
+@clause("blobs")
 async def containers_are_apart(kit: Kit) -> None:
     """Containers of other names and namespaces share nothing."""
     rooms = [kit.store.blobs(), kit.store.blobs("other"), kit.store.blobs("Other"), kit.store.namespace("n").blobs()]

@@ -20,6 +20,8 @@ def _handle(store: Store, contract: str) -> Any:
             return store.vectors("items", dimensions=3)
         case "text" | "graph" | "blobs":
             return getattr(store, contract)("items")
+        case "events":
+            return store.watch()
         case _:
             return getattr(store, contract)
 
@@ -38,20 +40,26 @@ async def offers_something(kit: Kit) -> None:
 async def absent_contracts_are_refused(kit: Kit) -> None:
     """What an engine lacks is an error that names it, never an empty answer."""
     for name in CONTRACTS:
-        if name == "transactions" and not kit.store.supports(name):
-            with refused(StorageUnsupportedError):
-                async with kit.store.transaction():
-                    raise AssertionError
-        elif name == "query":  # reached through kv
-            if not kit.store.supports(name):
-                with refused(StorageUnsupportedError):
-                    await kit.store.kv.count(where={"a": 1})
-        elif not kit.store.supports(name):
+        if kit.store.supports(name):
+            await _reached(kit.store, name)
+        elif name not in ("query", "events") or kit.store.supports("kv"):  # these two are reached through kv
             with refused(StorageUnsupportedError) as caught:
-                _handle(kit.store, name)
+                await _reached(kit.store, name)
             assert name in str(caught.error)
-        elif name != "transactions":
-            _handle(kit.store, name)
+
+
+async def _reached(store: Store, name: str) -> None:
+    """Take a contract into the hand the way its users do."""
+    match name:
+        case "transactions":
+            async with store.transaction():
+                pass
+        case "query":
+            await store.kv.count(where={"a": 1})
+        case "events":
+            store.kv.watch()
+        case _:
+            _handle(store, name)
 
 
 @clause("engine")

@@ -16,7 +16,7 @@ _SCALARS: Final[tuple[Any, ...]] = (
     "", "0", "1", "true", "null", "a", "A", "ab", "abc", "%", "a%", "_", "a_c", "\u00e9", "e\u0301", "\uffff", "\U0001f600",
     "a\nb", "'", '"', "\\", [], {}, [1], [1, 2], ["a"], [None], [[1]], [True], {"b": 1}, {"b": None}, {"b": {"c": [1, "x"]}},
 )  # fmt: skip
-_DOCUMENTS: Final[tuple[dict[str, Any], ...]] = (
+DOCUMENTS: Final[tuple[dict[str, Any], ...]] = (
     {}, *({"a": value} for value in _SCALARS), {"a.b": 1}, {"a": {"b": [{"c": 1}, {"c": 2}]}}, {"": 1}, {"0": 1},
     {"a": [10, 20, 30]}, {"a": {"0": 10}}, {"A": 1}, {"or": 1}, {"a": 1, "b": 2}, {"a": 1, "b": None}, {"%": 1, "$": 2},
     {'a"b': 1}, {"a'b": 1}, {"[0]": 1}, {"\U0001f600": 1}, {"a b": 1}, {"b": "a"},
@@ -27,7 +27,7 @@ _ORDERED: Final = (0, 1, 1.5, -1, 2**53, 2**53 + 1, 1e300, "", "a", "ab", "\u00e
 Ids = Callable[[Any], Awaitable[set[str]]]
 
 
-def _by_operator() -> list[Any]:
+def by_operator() -> list[Any]:
     a = F("a")
     found: list[Any] = [f for value in _OPERANDS for f in (a == value, a != value, a.contains(value))]
     found += [f for value in _ORDERED for f in (a < value, a <= value, a > value, a >= value)]
@@ -67,7 +67,7 @@ def _combined() -> list[Any]:
 
 
 async def _fill(kit: Kit, contract: str) -> tuple[dict[str, Any], Vectors | Text, Ids]:
-    documents = {f"{number:03}": document for number, document in enumerate(_DOCUMENTS)}
+    documents = {f"{number:03}": document for number, document in enumerate(DOCUMENTS)}
     if contract == "vectors":
         vectors = kit.store.vectors("f", dimensions=1, metric="dot")
         await vectors.put_many([(id, [1], document) for id, document in documents.items()])
@@ -121,6 +121,6 @@ def _refusals(contract: str) -> Run:
 
 
 for _contract in ("vectors", "text"):
-    for _id, _filters in (("operators", _by_operator), ("paths", _by_path), ("combinations", _combined)):
+    for _id, _filters in (("operators", by_operator), ("paths", _by_path), ("combinations", _combined)):
         clause(_contract, id=f"filter-{_id}")(_answers(_contract, _filters))
     clause(_contract, id="filter-refusals")(_refusals(_contract))

@@ -7,6 +7,8 @@ from polymem.contracts.filter import F, matches, parse, parse_order, sort_key
 from polymem.contracts.kv import KeyValue
 from polymem.errors import StorageDataError
 from polymem.testing.clause import clause
+from polymem.testing.clauses.filter import DOCUMENTS as ALL_KINDS
+from polymem.testing.clauses.filter import by_operator
 from polymem.testing.expect import listed, refused, same
 from polymem.testing.kit import Kit
 
@@ -212,6 +214,22 @@ async def inside_a_transaction(kit: Kit) -> None:
         assert (await tx.kv.aggregate({"s": ("sum", "n")}))[0].values == {"s": 3}
         assert await kit.store.kv.count(where={"n": 1}) == 0
     assert await kit.store.kv.count(where={"n": 1}) == 1
+
+
+@clause("query")
+async def every_operator(kit: Kit) -> None:
+    """Exactly the documents of `matches`, without an index, with one, and read off one with something else."""
+    documents, kv = {f"{n:03}": {"k": 1, **document} for n, document in enumerate(ALL_KINDS)}, kit.store.kv
+    await kv.put_many(documents)
+    for paths in ((), ("a",), ("k", "a")) if kit.features("query").indexes else ((),):
+        if paths:
+            await kv.create_index(*paths)
+        for where in by_operator():
+            condition = where & (F("k") == 1) if "k" in paths else where
+            wanted = _answer(documents, condition, [])
+            found, _ = await kv.find_many(condition, limit=len(documents))
+            assert [entry.key for entry in found] == wanted, f"{condition}, index on {paths}"
+            assert await kv.count(where=condition) == len(wanted), f"count of {condition}, index on {paths}"
 
 
 @clause("query", needs=lambda f: f.indexes)

@@ -52,7 +52,7 @@ def _rolls_back(sample: Sample) -> Run:
 
 def _savepoints(sample: Sample) -> Run:
     async def run(kit: Kit) -> None:
-        """A savepoint that raises undoes its own work only; savepoints nest, names may repeat."""
+        """A savepoint that raises undoes its own work only; savepoints nest."""
         async with kit.store.transaction() as tx:
             await sample.write(tx, "a")
             async with tx.savepoint():
