@@ -1,8 +1,9 @@
 """Bulk work on SQLite: records a second against awaiting one put after the other, and the memory that long loads take.
 
 All sides write distinct JSON values of about 200 bytes, durable. The rounds are interleaved; a ratio is that of one
-round. Memory is the peak of a process that does nothing else, at 100,000 and at 1,000,000 records: bounded means that
-ten times the records take no more than a little memory more. `--ten-million` measures 10,000,000 as well (minutes).
+round. Memory is the peak of a process that does nothing else, at 1,000, 100,000 and 1,000,000 records: bounded means
+that ten times the records take no more than a little memory more. `--largest 10000000` goes on to that many, for the
+night: some ten minutes and 10 GB of disk.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ from polymem.store import Store
 BAR = 10.0
 MORE_MB = 64.0
 """What ten times the records may take more: caches that fill up, not the records."""
-FEW, MANY, VERY_MANY = 100_000, 1_000_000, 10_000_000
+SIZES, FEW = (1_000, 100_000, 1_000_000, 10_000_000), 100_000
 FORMATS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 Side = Callable[[], Awaitable[float]]
 
@@ -137,13 +138,14 @@ def peak_of(kind: str, folder: Path, count: int) -> tuple[float, float]:
 def memory(folder: Path, options: Any) -> list[Figure]:
     figures, least = [], {}
     kinds = ["bulk_load", *(f"{verb}_file {s}" for s in (".jsonl.zst", ".parquet") for verb in ("export", "load"))]
-    for count in (FEW, MANY, *((VERY_MANY,) if options.ten_million else ())):
+    for count in (size for size in SIZES if size <= options.largest):
         with TemporaryDirectory(dir=folder) as name:
             for kind in kinds:
                 with multiprocessing.get_context("spawn").Pool(1) as pool:
                     took, peak = pool.apply(peak_of, (kind, Path(name), count))
-                bar = None if count == FEW else least[kind] + MORE_MB
-                least.setdefault(kind, peak)
+                bar = least[kind] + MORE_MB if kind in least else None
+                if count == FEW:  # smaller ones say what a process takes that does next to nothing
+                    least[kind] = peak
                 figures += [
                     Figure(f"{count:,} records, {kind}: peak memory", peak, "MB", at_most=bar),
                     Figure(f"{count:,} records, {kind}", count / took, "records/s"),
@@ -155,11 +157,12 @@ async def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--records", type=int, default=20_000, help="of a bulk side in a round (%(default)s)")
     parser.add_argument("--sequential", type=int, default=2_000, help="puts in a round (%(default)s)")
-    parser.add_argument("--ten-million", action="store_true", help="memory at 10,000,000 records too")
+    parser.add_argument("--largest", type=int, default=1_000_000, help="records to measure memory at (%(default)s)")
+    parser.add_argument("--no-speed", action="store_true", help="only the memory")
     parser.add_argument("--no-memory", action="store_true", help="only the comparison")
     options = parser.parse_args()
     with TemporaryDirectory(dir=options.folder) as name:
-        figures = await compare(Path(name), options)
+        figures = [] if options.no_speed else await compare(Path(name), options)
         if not options.no_memory:
             figures += await asyncio.to_thread(memory, Path(name), options)
     finish("Bulk work on SQLite, durable", figures, options)

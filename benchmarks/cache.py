@@ -1,7 +1,7 @@
 """A hit of the near cache against an inline SQLite get, and what a cache costs the puts.
 
-"strict" asks the file at every hit whether another process has written; "10 ms" (`max_staleness`) a hundred times a
-second; "alone" never. "plain" is the same store without a cache, over SQLite and over a compressed one (10 kB values).
+"strict" asks the file in every turn of the loop whether another process has written; "10 ms" (`max_staleness`) a hundred
+times a second; "alone" never. "plain" is the same store without a cache, over SQLite and over a compressed one (10 kB values).
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from report import Figure, arguments, finish
 import polymem
 from polymem.jobs.bench_kv import value
 from polymem.jobs.measure import interleaved, ratios, spread, throughput
-from polymem.layers.cache import CachePolicy, cache_of
+from polymem.layers.cache import CachePolicy
 from polymem.store import Store
 
 KEYS = 1000
@@ -61,7 +61,7 @@ async def compare(folder: Path, options: Any, name: str, payload: Callable[[int]
             ]  # fmt: skip
         for side, store in stores.items():
             if POLICIES[side] is not None:
-                assert (cache_of(store).statistics().hit_rate or 0) > 0.9, side
+                assert (store.cache.statistics().hit_rate or 0) > 0.9, side
     return figures
 
 

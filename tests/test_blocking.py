@@ -340,7 +340,7 @@ class TestLifecycle:
 
     def test_a_failed_open_leaves_no_thread(self, tmp_path: Path) -> None:
         before = threading.active_count()
-        for bad, error in (("nonsense", StorageDataError), ("redis://host", StorageUnsupportedError)):
+        for bad, error in (("nonsense", StorageDataError), ("qdrant://host", StorageUnsupportedError)):
             with pytest.raises(error):
                 polymem.blocking.open(bad)
         assert threading.active_count() == before

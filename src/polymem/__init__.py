@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from polymem.config import open
     from polymem.contracts.filter import F
+    from polymem.core.aggregates import MetricsAggregator
+    from polymem.core.metrics import MetricsCollector
+    from polymem.core.operation_timer import OperationTimer
     from polymem.logs import configure_logging
     from polymem.memory.memory import Memory
+    from polymem.storage import Storage
     from polymem.store import Store
 
 __version__ = "0.1.0"
@@ -18,11 +22,25 @@ __version__ = "0.1.0"
 _HOMES = {
     "F": "polymem.contracts.filter",
     "Memory": "polymem.memory.memory",
+    "MetricsAggregator": "polymem.core.aggregates",
+    "MetricsCollector": "polymem.core.metrics",
+    "OperationTimer": "polymem.core.operation_timer",
+    "Storage": "polymem.storage",
     "Store": "polymem.store",
     "configure_logging": "polymem.logs",
     "open": "polymem.config",
 }
-__all__ = ["F", "Memory", "Store", "configure_logging", "open"]
+__all__ = [
+    "F",
+    "Memory",
+    "MetricsAggregator",
+    "MetricsCollector",
+    "OperationTimer",
+    "Storage",
+    "Store",
+    "configure_logging",
+    "open",
+]
 
 
 def __getattr__(name: str) -> Any:

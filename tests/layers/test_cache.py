@@ -26,8 +26,9 @@ from polymem.errors import (
     StorageUnsupportedError,
 )
 from polymem.layers import _cache_handle, _cache_near
-from polymem.layers.cache import Cache, CachedEngine, CachePolicy, cache_of
-from polymem.store import Session, Store
+from polymem.layers.cache import Cache, CachedEngine, CachePolicy
+from polymem.opened import Session
+from polymem.store import Store
 from polymem.testing.faults import Fault, Faults, faulty_engine
 
 pytestmark = pytest.mark.anyio
@@ -53,7 +54,7 @@ def opened(clock: ManualClock, gate: Gate) -> Open:
     async def make(engine: Any = None, **policy: Any) -> AsyncIterator[Opened]:
         cached = CachedEngine(engine or MemoryEngine(clock), CachePolicy(**policy), [gate])
         async with Store(Session(cached, sweep_every=None)) as store:
-            yield store, cache_of(store)
+            yield store, store.cache
 
     return make
 
@@ -370,10 +371,10 @@ async def test_a_lost_reply_keeps_its_key_out(clock: ManualClock) -> None:
             await store.kv.increment("n")
         assert caught.value.outcome is Outcome.UNKNOWN
         assert await store.kv.get("n") == 2
-        assert cache_of(store).statistics().entries == 0
+        assert store.cache.statistics().entries == 0
         faults.plan("kv.put", Fault.REFUSED)  # this one surely did not happen: no doubt
         await store.kv.put("m", 1)
-        assert cache_of(store).statistics().entries == 1
+        assert store.cache.statistics().entries == 1
 
 
 async def test_too_many_doubts_switch_the_cache_off(opened: Open, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -484,7 +485,7 @@ async def test_a_commit_without_an_answer(opened: Open, monkeypatch: pytest.Monk
 async def test_no_read_beside_a_commit_installs_the_old_value(opened: Open, gate: Gate) -> None:
     async with opened() as (store, _):
         await store.kv.put("a", 1)
-        cache_of(store).invalidate(key="a")
+        store.cache.invalidate(key="a")
         held = gate.hold("entry", after=True)
         late = asyncio.create_task(store.kv.get("a"))
         await held.reached.wait()
@@ -524,7 +525,7 @@ async def test_invalidate_by_key_prefix_and_tag(opened: Open) -> None:
         assert cache.invalidate(key="u/1") == 1
         assert cache.invalidate(key="u/1") == 0
         assert cache.invalidate(prefix="u/") == 1
-        inner = cache.namespace("n")
+        inner = store.namespace("n").cache
         inner.tag("u/1", "red", "green")
         cache.tag("v/1", "red")
         assert inner.invalidate(tag="red") == 1
@@ -544,8 +545,6 @@ async def test_bad_tags_and_invalidations(opened: Open, monkeypatch: pytest.Monk
         for arguments in (("a",), ("", "t"), ("a", 1)):
             with pytest.raises(StorageDataError):
                 calls.tag(*arguments)
-        with pytest.raises(StorageDataError):
-            cache.namespace()
         monkeypatch.setattr(_cache_handle, "MAX_TAGGED", 2)
         cache.tag("a", "x", "y")
         cache.tag("a", "x")
@@ -561,11 +560,11 @@ async def test_bad_tags_and_invalidations(opened: Open, monkeypatch: pytest.Monk
 async def test_open_with_a_cache() -> None:
     async with polymem.open("memory:", cache=2) as store:
         await store.kv.put_many(dict.fromkeys("abc", 1))
-        assert cache_of(store).statistics().entries == 2
+        assert store.cache.statistics().entries == 2
         assert await store.kv.get_many(["a", "c"]) == {"a": 1, "c": 1}
     async with polymem.open("memory:") as store:
         with pytest.raises(StorageUnsupportedError):
-            cache_of(store)
+            store.cache  # noqa: B018
 
 
 async def test_what_concerns_the_whole_engine_passes(clock: ManualClock) -> None:

@@ -18,8 +18,9 @@ from polymem.core.clock import ManualClock
 from polymem.engines.memory.engine import MemoryEngine
 from polymem.engines.sqlite.engine import SqliteEngine
 from polymem.errors import Outcome, StorageConnectionError, StorageDataError, StorageError, StorageQueryError
-from polymem.layers.cache import Cache, CachedEngine, CachePolicy, cache_of
-from polymem.store import Session, Store
+from polymem.layers.cache import Cache, CachedEngine, CachePolicy
+from polymem.opened import Session
+from polymem.store import Store
 
 pytestmark = pytest.mark.anyio
 LONG = 1000.0
@@ -39,7 +40,7 @@ def new(gate: Gate, engine: Any = None, **policy: Any) -> Store:
 @asynccontextmanager
 async def opened(gate: Gate, engine: Any = None, **policy: Any) -> AsyncIterator[tuple[Store, Cache]]:
     async with new(gate, engine, **policy) as store:
-        yield store, cache_of(store)
+        yield store, store.cache
 
 
 async def test_a_put_waits_and_is_read_from_here(gate: Gate) -> None:
@@ -261,8 +262,9 @@ async def test_a_caller_who_leaves_does_not_stop_the_round(gate: Gate) -> None:
 _CRASH = """
 import asyncio, os, sys
 from polymem.engines.sqlite.engine import SqliteEngine
-from polymem.layers.cache import CachedEngine, CachePolicy, cache_of
-from polymem.store import Session, Store
+from polymem.layers.cache import CachedEngine, CachePolicy
+from polymem.opened import Session
+from polymem.store import Store
 
 async def main():
     policy = CachePolicy(mode="write_back", max_pending=20, max_delay=1000)

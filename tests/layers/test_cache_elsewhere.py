@@ -13,17 +13,21 @@ import pytest
 
 from polymem.core.clock import ManualClock
 from polymem.engines.memory.engine import MemoryEngine
+from polymem.engines.sqlite import _database
 from polymem.engines.sqlite.engine import SqliteEngine
 from polymem.errors import StorageUnsupportedError
-from polymem.layers.cache import CachedEngine, CachePolicy, cache_of
-from polymem.store import Session, Store
+from polymem.layers.cache import CachedEngine, CachePolicy
+from polymem.opened import Session
+from polymem.store import Store
 
 pytestmark = pytest.mark.anyio
 
 _OTHER = """
 import asyncio, json, sys
+from polymem.engines.sqlite import _database
 from polymem.engines.sqlite.engine import SqliteEngine
-from polymem.store import Session, Store
+from polymem.opened import Session
+from polymem.store import Store
 
 async def main():
     async with Store(Session(SqliteEngine(sys.argv[1]), sweep_every=None)) as store:
@@ -92,7 +96,7 @@ async def test_no_stale_read_after_another_process_was_answered(tmp_path: Path) 
                 assert await store.kv.get("own") == step
                 await asyncio.to_thread(other, f'["transaction", "own", {step + 100}]')
                 assert await store.kv.get("own") == step + 100
-        assert cache_of(store).statistics().foreign_changes >= 80
+        assert store.cache.statistics().foreign_changes >= 80
 
 
 async def test_a_turn_of_the_loop_that_is_held_up_sees_the_others_after_a_millisecond(tmp_path: Path) -> None:
@@ -112,7 +116,7 @@ async def test_our_own_writes_do_not_empty_the_cache(tmp_path: Path) -> None:
     async with cached(tmp_path / "a.db") as store:
         await store.kv.put("a", 1)
         await store.kv.get("a")
-        before = cache_of(store).statistics()
+        before = store.cache.statistics()
         for number in range(30):
             await store.kv.put("b", number)
             await store.namespace("n").kv.put("c", number)
@@ -120,7 +124,7 @@ async def test_our_own_writes_do_not_empty_the_cache(tmp_path: Path) -> None:
             async with store.transaction() as tx:
                 await tx.kv.put("d", number)
             assert await store.kv.get("a") == 1
-        after = cache_of(store).statistics()
+        after = store.cache.statistics()
         assert after.foreign_changes == before.foreign_changes
         assert after.misses == before.misses
 
@@ -210,6 +214,38 @@ async def test_a_file_that_is_busy_counts_as_changed(tmp_path: Path) -> None:
     assert engine.changes_elsewhere() == before
     runner: Any = engine._runner
     execute, runner._execute = runner._execute, lambda *_: (_ for _ in ()).throw(apsw.BusyError())
-    assert engine.changes_elsewhere() == before + 1
+    await asyncio.sleep(0)
+    assert [engine.changes_elsewhere(), engine.changes_elsewhere()] == [before + 1, before + 2]
     runner._execute = execute
     await engine.close()
+
+
+async def test_the_file_is_asked_once_in_a_turn_and_after_each_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the reads of a turn share, the hits of a turn share: news of others is asked for once."""
+    asked: list[float] = []
+    moment = [100.0]
+    monkeypatch.setattr(_database, "perf_counter", lambda: moment[0])
+    async with cached(tmp_path / "a.db") as store, Store(Session(SqliteEngine(tmp_path / "a.db"))) as other:
+        await store.kv.put("a", 1)
+        runner: Any = store.engine._engine._runner  # type: ignore[attr-defined]
+        execute = runner._execute
+
+        def counting(statement: str, row: Any) -> Any:
+            if statement == "pragma data_version":
+                asked.append(moment[0])
+            return execute(statement, row)
+
+        runner._execute = counting
+        await asyncio.sleep(0)
+        for _ in range(10):
+            assert await store.kv.get("a") == 1
+        assert len(asked) == 1
+        await other.kv.put("a", 2)
+        for _ in range(10):
+            assert await store.kv.get("a") == 2
+        seen = len(asked)
+        moment[0] += 0.0011  # a turn that is held up
+        assert await store.kv.get("a") == 2
+        assert len(asked) == seen + 1

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import random
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import polymem
 from polymem import F, Store
 from polymem.core.registry import create_engine
 from polymem.errors import StorageCorruptError, StorageDataError, StorageUnsupportedError
+from polymem.layers.cache import CachePolicy
 from polymem.layers.compression import KV_MARK, MAX_BYTES, Compression
-from polymem.store import Session
+from polymem.opened import Session
 
 LONG = {"text": "all work and no play " * 200}
 EDGE = 1024 - len('""')
@@ -177,7 +179,8 @@ def test_damaged_turns() -> None:
         await store.turns.append("s", "user", LONG["text"])
         raw = plain.engine.drivers("").turns
         row = await raw.get("s", 1, include_expired=False)
-        for content in ("zstd:", "zstd:****", row.content[:-8], row.content[:20] + "AAAA" + row.content[24:]):
+        damaged = (row.content[:-8], row.content[:-4] + "****", row.content[:20] + "AAAA" + row.content[24:])
+        for content in ("zstd:", "zstd:****", *damaged):
             await raw.append([row._replace(content=content)], replace=True)
             with pytest.raises(StorageCorruptError):
                 await store.turns.get("s", 1)
@@ -228,7 +231,7 @@ def test_unknown_contracts_do_not_pass() -> None:
         **{field.name: object() for field in fields(Drivers) if field.name not in ("kv", "turns")}
     )
     passed = {name for name in everything.__slots__ if getattr(Compression()(everything, ""), name) is not None}
-    assert passed == {"vectors", "text", "graph", "blobs", "sql", "transactions"}
+    assert passed == {"vectors", "text", "graph", "blobs", "sql", "transactions", "events"}
 
 
 def test_transactions_are_compressed_too() -> None:
@@ -289,3 +292,122 @@ def test_bad_options() -> None:
         with pytest.raises(StorageDataError) as caught:
             polymem.open("memory:", compression=value)
         assert caught.value.field == "compression"
+
+
+class Threads:
+    """Which of compressing and unpacking was done on the loop's thread, and which elsewhere."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.here: list[str] = []
+        self.elsewhere: list[str] = []
+        for name in ("compress", "decompress"):
+            monkeypatch.setattr(Compression, name, self._noting(name, getattr(Compression, name)))
+
+    def _noting(self, name: str, work: Any) -> Any:
+        def noting(layer: Compression, data: bytes) -> Any:
+            on_loop = threading.current_thread() is threading.main_thread()
+            (self.here if on_loop else self.elsewhere).append(name)
+            return work(layer, data)
+
+        return noting
+
+    def taken(self) -> tuple[list[str], list[str]]:
+        """Since it was last asked."""
+        taken = self.here[:], self.elsewhere[:]
+        self.here.clear()
+        self.elsewhere.clear()
+        return taken
+
+
+def test_large_work_does_not_stall_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever operation it is; small values are done at once."""
+    threads, large = Threads(monkeypatch), "words " * 200_000
+
+    async def scenario() -> None:
+        store, _ = await _open()
+        kv, turns = store.kv, store.turns
+        writes: list[tuple[str, Any]] = [
+            ("put", lambda value: kv.put("a", value)),
+            ("put_many", lambda value: kv.put_many({"a": value})),
+            ("update", lambda value: kv.update("a", value)),
+            ("cas", lambda value: _replace(kv, value)),
+            ("create", lambda value: _create(kv, value)),
+            ("append", lambda value: turns.append("s", "user", value)),
+        ]
+        reads: list[tuple[str, Any]] = [
+            ("get", lambda: kv.get("a")),
+            ("get_many", lambda: kv.get_many(["a"])),
+            ("entry", lambda: kv.entry("a")),
+            ("entries", lambda: _first(kv.entries())),
+            ("turn", lambda: turns.get("s", 1)),
+            ("recent", lambda: turns.recent("s")),
+            ("turns", lambda: _first(turns.scan("s"))),
+        ]
+        for name, write in writes:
+            await write(large)
+            assert threads.taken() == ([], ["compress"]), name
+        for name, read in reads:
+            await read()
+            assert threads.taken() == ([], ["decompress"]), name
+        await turns.clear("s")
+        for name, write in writes:
+            await write(LONG["text"])
+            assert threads.taken() == (["compress"], []), name
+        for name, read in reads:
+            await read()
+            assert threads.taken() == (["decompress"], []), name
+        await kv.put_many({f"{n:03}": LONG["text"] for n in range(300)})  # many small ones are much as well
+        assert threads.taken() == ([], ["compress"] * 300)
+
+    _run(scenario)
+
+
+async def _replace(kv: Any, value: Any) -> None:
+    await kv.compare_and_set("a", await kv.put("a", 0), value)
+
+
+async def _create(kv: Any, value: Any) -> None:
+    await kv.delete("a")
+    await kv.create("a", value)
+
+
+async def _first(items: Any) -> Any:
+    return [item async for item in items]
+
+
+def test_a_put_cancelled_while_it_is_compressed_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go = threading.Event(), threading.Event()
+    compress = Compression.compress
+
+    def waiting(layer: Compression, data: bytes) -> bytes | None:
+        begun.set()
+        go.wait()
+        return compress(layer, data)
+
+    async def scenario() -> None:
+        store, _ = await _open()
+        await store.kv.put("a", "old")
+        monkeypatch.setattr(Compression, "compress", waiting)
+        put = asyncio.create_task(store.kv.put("a", "new " * 200_000))
+        await asyncio.to_thread(begun.wait)
+        put.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await put
+        go.set()
+        assert await store.kv.get("a") == "old"
+
+    _run(scenario)
+
+
+def test_readers_of_one_large_value_share_its_unpacking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Single flight holds though it is unpacked in a thread (CCH-1)."""
+
+    async def scenario() -> None:
+        async with polymem.open("memory:", compression=True, cache=CachePolicy(mode="write_around")) as store:
+            await store.kv.put("a", "words " * 200_000)
+            threads = Threads(monkeypatch)
+            values = await asyncio.gather(*(store.kv.get("a") for _ in range(20)))
+            assert values == ["words " * 200_000] * 20
+            assert threads.taken() == ([], ["decompress"])
+
+    _run(scenario)

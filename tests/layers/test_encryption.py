@@ -23,7 +23,7 @@ from polymem.errors import (
 from polymem.layers._keyring import OVERHEAD
 from polymem.layers.compression import Compression
 from polymem.layers.encryption import Encryption, Key, Keyring, rotate
-from polymem.store import Session
+from polymem.opened import Session
 
 OLD, NEW, NAMES = b"o" * 32, b"n" * 32, b"h" * 32
 OLD_RING = Keyring(Key("old", OLD))
@@ -93,7 +93,7 @@ def test_reads_what_it_wrote_and_says_what_is_gone() -> None:
         store = await _open(_sealing())
         await store.kv.put("a", {"n": 1})
         assert await store.kv.get("a") == {"n": 1}
-        assert set(store.features()) == {"kv", "turns", "blobs", "transactions"}
+        assert set(store.features()) == {"kv", "turns", "blobs", "transactions", "events"}
         for refused in (
             lambda: store.vectors("v", dimensions=3),
             lambda: store.text("t"),
@@ -109,7 +109,7 @@ def test_reads_what_it_wrote_and_says_what_is_gone() -> None:
 
 
 def test_nothing_unknown_passes() -> None:
-    """Fails closed: only transactions are handed on as they are."""
+    """Fails closed: only transactions, and events, which tell of keys, are handed on as they are."""
     from dataclasses import fields
 
     from polymem.contracts.drivers import Drivers
@@ -117,7 +117,7 @@ def test_nothing_unknown_passes() -> None:
     known = {"kv", "turns", "blobs"}
     everything: Any = Drivers(**{field.name: object() for field in fields(Drivers) if field.name not in known})
     passed = {name for name in everything.__slots__ if getattr(_sealing()(everything, ""), name) is not None}
-    assert passed == {"transactions"}
+    assert passed == {"transactions", "events"}
 
 
 def test_same_value_never_looks_the_same() -> None:

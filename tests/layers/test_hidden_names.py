@@ -9,7 +9,7 @@ from polymem import Store
 from polymem.core.registry import create_engine
 from polymem.errors import StorageCorruptError, StorageUnsupportedError
 from polymem.layers.encryption import Encryption, Key, Keyring, rotate
-from polymem.store import Session
+from polymem.opened import Session
 from polymem.testing.clause import clauses
 from polymem.testing.harness import EngineHarness, capabilities
 from polymem.testing.run import run_clause

@@ -14,7 +14,7 @@ from polymem.engines.memory.blobs import MemoryBlobs
 from polymem.errors import StorageDataError, StorageQueryError
 from polymem.layers._keyring import OVERHEAD
 from polymem.layers.encryption import Encryption, Key, Keyring, Progress, rotate
-from polymem.store import Session
+from polymem.opened import Session
 
 OLD, NEW = b"o" * 32, b"n" * 32
 OLD_RING, NEW_RING = Keyring(Key("old", OLD)), Keyring(Key("new", NEW), [Key("old", OLD)])
@@ -53,13 +53,11 @@ def test_rotation(tmp_path: Path) -> None:
             await store.kv.put("new", 1)
             await store.namespace("a").blobs().copy("b", "copy")  # sealed anew, but its parts are the old ones
             seen: list[int] = []
-            done = await rotate(
-                store, NEW_RING, containers=["default", "more"], batch=10, progress=lambda p: seen.append(p.rewritten)
-            )
+            done = await rotate(store, NEW_RING, batch=10, progress=lambda p: seen.append(p.rewritten))
             assert (done.seen, done.rewritten) == (3 * (25 + 25 + 2) + 2, 3 * (25 + 25 + 2) + 1)
             assert seen == sorted(seen)
             assert len(seen) > 3 * 6
-            assert (await rotate(store, NEW_RING, containers=["default", "more"])).rewritten == 0
+            assert (await rotate(store, NEW_RING)).rewritten == 0
         async with polymem.open(url, encryption=Keyring(Key("new", NEW)), compression=True, clock=clock) as store:
             assert await store.kv.delete("new")
             assert await store.namespace("a").blobs().get("copy") == b"x" * (PART + 1)
@@ -173,11 +171,9 @@ def test_rotation_leaves_plain_records_and_refuses_nonsense() -> None:
         await plain.blobs().put("b", b"x")
         assert (await rotate(plain, NEW_RING)).rewritten == 0
         assert await plain.kv.get("a") == 1
-        wrong: list[tuple[str, dict[str, Any]]] = [("batch", {"batch": 0}), ("containers", {"containers": ["a b"]})]
-        for field, arguments in wrong:
-            with pytest.raises(StorageDataError) as caught:
-                await rotate(plain, NEW_RING, **arguments)
-            assert caught.value.field == field
+        with pytest.raises(StorageDataError) as caught:
+            await rotate(plain, NEW_RING, batch=0)
+        assert caught.value.field == "batch"
         with pytest.raises(StorageDataError):
             await rotate(plain, "secret")  # type: ignore[arg-type]
         async with plain.transaction():

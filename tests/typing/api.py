@@ -6,10 +6,13 @@ from typing import Any, assert_type
 
 import polymem
 from polymem import F
+from polymem.contracts.bulk import LoadReport
+from polymem.contracts.events import Call, Change, Subscription, Watch
 from polymem.contracts.filter import Filter
 from polymem.contracts.kv import Entry, KeyValue
 from polymem.contracts.text import TextHit
 from polymem.contracts.vectors import VectorHit
+from polymem.core.health import HealthCheckResult
 from polymem.memory.context import ContextBlock
 from polymem.memory.forget import ForgetReport
 from polymem.memory.recall import Recalled
@@ -30,10 +33,35 @@ async def storage() -> None:
         assert_type(themes, KeyValue[Theme])
         assert_type(await themes.get("theme"), Theme | None)
         assert_type(await themes.get("theme", Theme(dark=False)), Theme)
+        assert_type(await themes.get("theme", timeout=0.5), Theme | None)
+        assert_type(await themes.get("theme", Theme(dark=False), timeout=0.5), Theme)
         assert_type(await themes.entry("theme"), Entry[Theme] | None)
+        assert_type(await store.health(), HealthCheckResult)
+        assert_type(store.collector, polymem.MetricsCollector)
         assert_type(await store.kv.increment("n"), int)
         acme = store.namespace("acme")
         assert_type(acme, polymem.Store)
+        storage = acme.storage("themes", Theme)
+        assert_type(storage, polymem.Storage[Theme])
+        assert_type(await storage.set("theme", Theme(dark=True), ttl=3600), int)
+        assert_type(await storage.get("theme"), Theme | None)
+        assert_type(await storage.get("theme", Theme(dark=False)), Theme)
+        assert_type((await storage.has("theme"), await storage.add("t", Theme(dark=True))), tuple[bool, int])
+        assert_type(await storage.size(), int)
+        assert_type([key async for key in storage.keys()], list[str])  # noqa: SIM118 - no dict
+        assert_type([theme async for theme in storage.values()], list[Theme])
+        assert_type([entry async for entry in storage.entries()], list[Entry[Theme]])
+        assert_type([entry async for entry in storage.query(F("dark") == True)], list[Entry[Theme]])  # noqa: E712
+        assert_type(await storage.find_one(), Entry[Theme] | None)
+        assert_type(await storage.find_many(limit=5), tuple[list[Entry[Theme]], str | None])
+        assert_type(await storage.bulk_load([("a", Theme(dark=True))]), LoadReport)
+        assert_type(storage.namespace("old"), polymem.Storage[Theme])
+        async with storage.transaction() as inside:
+            assert_type(await inside.get("theme"), Theme | None)
+            async with inside.savepoint("s"):
+                await inside.delete("theme")
+        assert_type(await storage.run_in_transaction(lambda tx: tx.size()), int)
+        assert_type(acme.storage("any"), polymem.Storage[Any])
         episodes = acme.vectors("episodes", dimensions=3)
         await episodes.put_many([("e1", [0.1, 0.2, 0.3], {"session": "s1"})])
         assert_type(F("session") == "s1", Filter)
@@ -44,6 +72,20 @@ async def storage() -> None:
             await tx.kv.put("a", 1)
             await tx.namespace("acme").turns.append("s1", "user", "hello")
     assert_type(await polymem.open("memory:"), polymem.Store)
+
+
+async def events(call: Call) -> Call | None:
+    async with polymem.open("memory:") as store, store.kv.watch("user/") as changes:
+        assert_type(store.watch("user/", after=changes.position), Watch)
+        async for change in changes:
+            assert_type((change.key, change.position), tuple[str | None, str])
+        assert_type(await changes.read(10, wait=1), list[Change])
+        with store.on(["after:put", "error"], print) as subscription:
+            assert_type(subscription, Subscription)
+            assert_type((subscription.delivered, subscription.dropped), tuple[int, int])
+        store.use(events).cancel()
+        assert_type(store.subscribers(), dict[str, int])
+    return call.changed(value=1) if call.kind == "put" else None
 
 
 async def memory(when: datetime) -> None:

@@ -77,7 +77,7 @@ def _load(
         settings = _over(settings, layer)
     settings = _with_fallbacks(settings, {**fallbacks(dotenv, ".env"), **fallbacks(env, "environment")})
     defaults = {key: Value(value, "default") for key, value in DEFAULTS.items()}
-    return build(checked({**defaults, **settings}), tuple(sorted({*ignored_there, *ignored})))
+    return build(checked({**defaults, **settings}), tuple(sorted({*ignored_there, *ignored})), {**dotenv, **env})
 
 
 def _over(settings: Settings, layer: Settings) -> Settings:

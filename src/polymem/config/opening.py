@@ -1,5 +1,6 @@
 """From configuration to a store."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -7,10 +8,12 @@ from polymem.config.loading import load, resolve
 from polymem.config.schema import Config, EngineConfig
 from polymem.contracts.drivers import Layer
 from polymem.core.clock import Clock
+from polymem.core.metrics_options import MetricsOptions
 from polymem.core.registry import create_engine
 from polymem.core.retry import RetryPolicy
 from polymem.errors import StorageDataError
-from polymem.store import Session, Store
+from polymem.opened import Session
+from polymem.store import Store
 
 if TYPE_CHECKING:
     from polymem.layers.cache import CachePolicy
@@ -34,9 +37,10 @@ def open(
     clock: Clock | None = None,
     sweep_every: float | _Configured | None = CONFIGURED,
     retry_writes: bool | _Configured = CONFIGURED,
-    compression: "Compression | bool" = False,
-    encryption: "Encryption | Keyring | None" = None,
-    cache: "CachePolicy | int | None" = None,
+    compression: "Compression | bool | _Configured" = CONFIGURED,
+    encryption: "Encryption | Keyring | _Configured | None" = CONFIGURED,
+    cache: "CachePolicy | int | _Configured | None" = CONFIGURED,
+    metrics: MetricsOptions | Mapping[str, Any] | bool = True,
     **options: Any,
 ) -> Store:
     """A store, not open yet: `store = await polymem.open(url)` or `async with polymem.open(url) as store`.
@@ -45,12 +49,13 @@ def open(
     POLYMEM_URL or `./polymem.toml` says which. Expired records are removed every `sweep_every` seconds (60 unless
     configured otherwise; None or 0: never). With `retry_writes` (the default) an idempotent write whose outcome is
     unknown is repeated. `compression` and `encryption` put layers over the engine; values are compressed before
-    they are encrypted. `cache` (a CachePolicy or a number of entries) puts a near cache over all of it. Further options are the engine's: sqlite has `durability` and `cache_mb`. Raises
+    they are encrypted. `cache` (a CachePolicy or a number of entries) puts a near cache over all of it. What is not
+    given is as configured. `metrics` takes the options of `MetricsOptions`; False measures nothing. Further options are the engine's: sqlite has `durability` and `cache_mb`. Raises
     StorageDataError for a bad URL, option or configuration, StorageUnsupportedError for an engine that is not there.
     """
     return store_of(
         resolve(url).only(), clock=clock, sweep_every=sweep_every, retry_writes=retry_writes, compression=compression,
-        encryption=encryption, cache=cache, **options,
+        encryption=encryption, cache=cache, metrics=metrics, **options,
     )  # fmt: skip
 
 
@@ -72,9 +77,10 @@ def store_of(
     clock: Clock | None = None,
     sweep_every: float | _Configured | None = CONFIGURED,
     retry_writes: bool | _Configured = CONFIGURED,
-    compression: "Compression | bool" = False,
-    encryption: "Encryption | Keyring | None" = None,
-    cache: "CachePolicy | int | None" = None,
+    compression: "Compression | bool | _Configured" = CONFIGURED,
+    encryption: "Encryption | Keyring | _Configured | None" = CONFIGURED,
+    cache: "CachePolicy | int | _Configured | None" = CONFIGURED,
+    metrics: MetricsOptions | Mapping[str, Any] | bool = True,
     **options: Any,
 ) -> Store:
     """A store, not open yet, on one configured engine; arguments win over its configuration."""
@@ -85,16 +91,20 @@ def store_of(
     if not isinstance(writes, bool):
         raise StorageDataError("expected true or false", field="retry_writes")
     given = {"clock": clock, **options} if clock is not None else options
-    layers = [*_encrypting(encryption), *_compressing(compression)]
+    layers = [*_encrypting(encryption, engine), *_compressing(compression, engine)]
     backend = create_engine(engine.url, **{**engine.options, **given})
-    if cache is not None:
+    policy = engine.cache if isinstance(cache, _Configured) else cache
+    if policy is not None:
         from polymem.layers.cache import CachedEngine  # noqa: PLC0415 - needs an extra
 
-        backend, layers = CachedEngine(backend, cache, layers), []
-    return Store(Session(backend, sweep_every=every or None, retry=RetryPolicy(retry_writes=writes), layers=layers))
+        backend, layers = CachedEngine(backend, policy, layers), []
+    retry = RetryPolicy(retry_writes=writes)
+    return Store(Session(backend, sweep_every=every or None, retry=retry, layers=layers, metrics=metrics))
 
 
-def _encrypting(encryption: object) -> list[Layer]:
+def _encrypting(encryption: object, engine: EngineConfig) -> list[Layer]:
+    if isinstance(encryption, _Configured):
+        return [] if engine.encryption is None else [engine.encryption.layer()]
     if encryption is None:
         return []
     from polymem.layers.encryption import Encryption, Keyring  # noqa: PLC0415 - needs an extra
@@ -106,11 +116,14 @@ def _encrypting(encryption: object) -> list[Layer]:
     raise StorageDataError("expected a Keyring or an Encryption of polymem.layers.encryption", field="encryption")
 
 
-def _compressing(compression: object) -> list[Layer]:
-    if compression is False:
+def _compressing(compression: object, engine: EngineConfig) -> list[Layer]:
+    configured = engine.compression if isinstance(compression, _Configured) else None
+    if compression is False or (isinstance(compression, _Configured) and configured is None):
         return []
     from polymem.layers.compression import Compression  # noqa: PLC0415 - needs an extra
 
+    if configured is not None:
+        return [Compression(**configured)]
     if compression is True:
         return [Compression()]
     if isinstance(compression, Compression):

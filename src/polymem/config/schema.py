@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple, get_type_hints
+
+from msgspec import Meta
 
 from polymem.config.masking import masked
+from polymem.config.secrets import EncryptionConfig
 from polymem.contracts.drivers import CONTRACTS
 from polymem.errors import StorageDataError, StorageUnsupportedError
+from polymem.layers._cache_policy import CachePolicy
 
 TIERS: Final = ("active", "working", "episodic", "semantic", "archival")
 STORES: Final = (
@@ -22,25 +26,42 @@ SECTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
     "providers": {"anthropic_api_key": str, "openai_api_key": str},
     "logging": {"level": Level, "json": bool},
 }
-ENGINE_KEYS: Final[Mapping[str, Any]] = {"url": str, "sweep_every": float, "retry_writes": bool}
+_LEVEL: Final = Meta(ge=1, le=19, description="a whole number from 1 to 19")
+_THRESHOLD: Final = Meta(ge=64, description="a whole number of at least 64 bytes")
+LAYER_KEYS: Final[Mapping[str, Any]] = {
+    "cache": bool | Annotated[int, Meta(ge=1, description="a number of entries")],
+    **{f"cache.{name}": kind for name, kind in get_type_hints(CachePolicy).items()},
+    "compression": bool,
+    "compression.level": Annotated[int, _LEVEL],
+    "compression.threshold": Annotated[int, _THRESHOLD],
+    "encryption.current": str,
+    "encryption.names": str,
+    "encryption.hide_keys": bool,
+}
+"""What lies over an engine. Besides there are `encryption.keys.<id>`, strings."""
+LAYER_TABLES: Final = ("cache", "compression", "encryption", "encryption.keys")
+ENGINE_KEYS: Final[Mapping[str, Any]] = {"url": str, "sweep_every": float, "retry_writes": bool, **LAYER_KEYS}
 _SERVER: Final = {"pool_size": int, "user": str, "password": str, "api_key": str}
+_POSTGRES: Final = {
+    "pool_size": int, "min_size": int, "max_size": int, "acquire_timeout": float, "connect_timeout": float,
+    "timeout": float, "max_idle": float, "max_lifetime": float, "schema": str, "application_name": str,
+    "prepared_statements": bool, "ssl": bool | str, "direct_url": str,
+}  # fmt: skip
+_REDIS: Final = {
+    "db": int, "username": str, "password": str, "pool": int, "socket_timeout": float, "acquire_timeout": float,
+    "cluster": bool, "prefix": str, "turn_window": int, "turn_ttl": float, "refresh_ttl_on_read": bool,
+    "ssl_ca_certs": str, "ssl_certfile": str, "ssl_keyfile": str, "ssl_password": str, "ssl_cert_reqs": str,
+    "ssl_check_hostname": bool,
+}  # fmt: skip
 ENGINE_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
     "memory": {},
+    "file": {"autosave": bool},
     "sqlite": {"durability": Literal["full", "normal"], "cache_mb": int},
+    **dict.fromkeys(("postgresql", "postgres"), _POSTGRES),
     **dict.fromkeys(
-        (
-            "postgresql",
-            "postgres",
-            "redis",
-            "rediss",
-            "qdrant",
-            "neo4j",
-            "bolt",
-            "typesense",
-            "elasticsearch",
-        ),
-        _SERVER,
+        ("redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel"), _REDIS
     ),
+    **dict.fromkeys(("qdrant", "neo4j", "bolt", "typesense", "elasticsearch"), _SERVER),
 }
 DEFAULTS: Final[Mapping[str, object]] = {
     "memory.tenant": "default",
@@ -67,13 +88,16 @@ class Value(NamedTuple):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class EngineConfig:
-    """One named engine. `sweep_every` is in seconds, None is off; `options` are the engine's own."""
+    """One named engine and the layers over it. `sweep_every` is in seconds, None is off; `options` are the engine's."""
 
     name: str
     url: str
     sweep_every: float | None = 60.0
     retry_writes: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
+    cache: CachePolicy | None = None
+    compression: Mapping[str, int] | None = None
+    encryption: EncryptionConfig | None = None
 
     def __repr__(self) -> str:
         return f"<EngineConfig {self.name} {masked('url', self.url)}>"

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from polymem.config.schema import ENGINE_KEYS, ENGINE_OPTIONS, SECTIONS, Value
+from polymem.config.schema import ENGINE_KEYS, ENGINE_OPTIONS, LAYER_TABLES, SECTIONS, Value
 from polymem.errors import StorageDataError
 
 PREFIX: Final = "POLYMEM_"
@@ -24,7 +24,7 @@ FALLBACKS: Final = {
 }
 """CFG-2. One that belongs to an engine counts only where the configuration names that engine."""
 _SECTION_DEPTH: Final = 2
-"""[engines.local] is the deepest table; what is nested deeper is a value, and of the wrong type."""
+"""[engines.local] is the deepest table but for those of its layers; others are values, and of the wrong type."""
 _OPTIONS: Final = sorted(
     {*ENGINE_KEYS, *(o for options in ENGINE_OPTIONS.values() for o in options)}, key=len, reverse=True
 )
@@ -78,10 +78,16 @@ def _flat(content: Mapping[str, Any], origin: str, path: tuple[str, ...]) -> Ite
     for key, value in content.items():
         if "." in key:
             raise StorageDataError(f"{origin}: {'.'.join((*path, key))}: unknown key", field=".".join((*path, key)))
-        if isinstance(value, dict) and len(path) < _SECTION_DEPTH:
+        if isinstance(value, dict) and _is_table((*path, key), value):
             yield from _flat(value, origin, (*path, key))
         else:
             yield ".".join((*path, key)), Value(value, origin)
+
+
+def _is_table(path: tuple[str, ...], content: Mapping[str, Any]) -> bool:
+    """An empty one of a layer would be overlooked, so it is not one."""
+    of_layer = path[0] == "engines" and ".".join(path[_SECTION_DEPTH:]) in LAYER_TABLES
+    return len(path) <= _SECTION_DEPTH or (of_layer and bool(content))
 
 
 def _key_of(name: str) -> str | None:
@@ -96,8 +102,9 @@ def _key_of(name: str) -> str | None:
 def _engine_key(name: str) -> str:
     """Engine names and options both may hold _, so the option is told by its end."""
     for option in _OPTIONS:
-        if name.endswith(f"_{option}") and name != f"_{option}":
-            return f"engines.{name.removesuffix(f'_{option}')}.{option}"
+        ending = f"_{option.replace('.', '_')}"
+        if name.endswith(ending) and name != ending:
+            return f"engines.{name.removesuffix(ending)}.{option}"
     return f"engines.{name}"
 
 

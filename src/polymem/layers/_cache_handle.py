@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from polymem.core.namespace import child
 from polymem.core.text import check_key, check_text
 from polymem.errors import StorageDataError, StorageFullError
 from polymem.layers._cache_near import NearCache, Slot
@@ -81,12 +80,6 @@ class Cache:
     ) -> None:
         self._near, self._tags, self._namespace = near, tags, namespace
         self._statistics, self._flush = statistics, flush
-
-    def namespace(self, *segments: str) -> "Cache":
-        """The same cache for a namespace below this one."""
-        if not segments:
-            raise StorageDataError("expected at least one name", field="namespace")
-        return Cache(self._near, self._tags, self._statistics, self._flush, child(self._namespace, segments))
 
     def tag(self, key: str, *tags: str) -> None:
         """Let `invalidate(tag=...)` reach a key. A key keeps its tags until one of them is invalidated (that one

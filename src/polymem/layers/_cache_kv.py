@@ -118,7 +118,7 @@ class CachedKV:
         return known
 
 
-_RECORDS_ELSEWHERE: Final = frozenset({"kv", "turns", "vectors", "text", "graph", "blobs", "transactions"})
+_RECORDS_ELSEWHERE: Final = frozenset({"kv", "turns", "vectors", "text", "graph", "blobs", "transactions", "events"})
 _ONLY_READ_RECORDS: Final = frozenset({"query"})
 
 

@@ -91,13 +91,16 @@ class NearCache:
         self._off_until = 0.0
         self.calls = self.hits = self.negative_hits = self.misses = self.shared = 0
         self.evictions = self.invalidations = self.foreign = 0
+        self.on_evict: Callable[[str, str], None] | None = None
         self._entries = self._new()
 
     def _new(self) -> Any:
         return make_entries(self.policy, self._clock, _weight, self._evicted)
 
-    def _evicted(self) -> None:
+    def _evicted(self, slot: Slot) -> None:
         self.evictions += 1
+        if self.on_evict is not None:
+            self.on_evict(*slot)
 
     # reading
 
@@ -199,7 +202,7 @@ class NearCache:
 
     def _leave(self, slot: Slot) -> bool:
         """Take a write off; whether no other one touched the key meanwhile."""
-        self._forget(slot)
+        self._loads.pop(slot, None)  # no value entered since the write began
         left = self._writing[slot] - 1
         if left:
             self._writing[slot] = left
@@ -232,7 +235,11 @@ class NearCache:
 
     def _forget(self, slot: Slot) -> int:
         self._loads.pop(slot, None)
-        return 0 if self._entries.pop(slot, None) is None else 1
+        try:
+            del self._entries[slot]  # `pop` would look it up first, which counts as a use
+        except KeyError:
+            return 0
+        return 1
 
     def _forget_all(self, concerns: Concerns) -> int:
         self._loads.clear()

@@ -32,7 +32,7 @@ class CachePolicy:
     """Remember that a key is absent: for as long as anything else, or for so many seconds."""
     max_staleness: float = 0.0
     """For how many seconds a value may be served after another process has overwritten it. 0: never. More saves
-    asking the engine at every hit; infinity is for databases that nobody else writes to."""
+    asking the engine; infinity is for databases that nobody else writes to."""
     max_pending: int = 1000
     """write_back: at most so many puts are acknowledged and not yet in the engine."""
     max_delay: float = 0.1
@@ -69,7 +69,7 @@ def cache_policy(given: "CachePolicy | int") -> CachePolicy:
 
 
 def make_entries(policy: CachePolicy, clock: Clock, weigh: Any, evicted: Any) -> Any:
-    """A mapping of `cachetools` that keeps to the policy and calls `evicted()` for each entry it throws out."""
+    """A mapping of `cachetools` that keeps to the policy and calls `evicted(key)` for each entry it throws out."""
     try:
         import cachetools  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
@@ -81,8 +81,9 @@ def make_entries(policy: CachePolicy, clock: Clock, weigh: Any, evicted: Any) ->
         """The library says nothing when it makes room."""
 
         def popitem(self) -> Any:
-            evicted()
-            return super().popitem()
+            slot, item = super().popitem()
+            evicted(slot)
+            return slot, item
 
         def __setitem__(self, slot: Any, item: Any) -> None:
             super().__setitem__(slot, item)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from polymem.contracts.drivers import Drivers
-from polymem.contracts.transactions import Transaction, TransactionDriver, TransactionFeatures
+from polymem.contracts.transactions import Isolation, Transaction, TransactionDriver, TransactionFeatures
 from polymem.core.guard import READS
 from polymem.layers._cache_kv import Settle
 from polymem.layers._cache_near import Fence, NearCache, Slot
@@ -54,10 +54,11 @@ class CachedTransactions:
     def features(self) -> TransactionFeatures:
         return self._inner.features
 
-    async def begin(self, *, timeout: float) -> "CachedTransaction":
+    async def begin(self, *, timeout: float, isolation: Isolation = "serializable") -> "CachedTransaction":
         if self._settle is not None:
             await self._settle()
-        opened = CachedTransaction(await self._inner.begin(timeout=timeout), self._near, self._layered)
+        inner = await self._inner.begin(timeout=timeout, isolation=isolation)
+        opened = CachedTransaction(inner, self._near, self._layered)
         held.set(opened)
         return opened
 

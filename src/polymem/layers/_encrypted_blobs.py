@@ -42,6 +42,7 @@ class EncryptedBlobs:
         self._stored_part = inner.features.part_bytes
         self._part = self._stored_part - OVERHEAD
         self.begin, self.abort, self.clear = inner.begin, inner.abort, inner.clear
+        self.containers = inner.containers
 
     @property
     def features(self) -> BlobFeatures:

@@ -1,17 +1,17 @@
 """Bring everything that previous keys sealed under the current key."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
+from polymem.contracts._input import stream
 from polymem.contracts.blobs import BlobDriver, BlobInfo
 from polymem.contracts.drivers import Drivers
 from polymem.contracts.kv import KeyValueDriver
 from polymem.contracts.turns import TurnDriver
 from polymem.core.engine import Engine
 from polymem.core.guard import in_transaction
-from polymem.core.text import check_name
 from polymem.errors import StorageDataError, StorageError, StorageQueryError, StorageUnsupportedError
 from polymem.layers import _encrypted_blobs, _encrypted_kv, _encrypted_turns
 from polymem.layers._keyring import Keyring
@@ -55,17 +55,15 @@ async def rotate(
     store: Opened,
     keyring: Keyring,
     *,
-    containers: Iterable[str] = ("default",),
     batch: int = 100,
     progress: Report | None = None,
 ) -> Progress:
     """Seal with the current key whatever a previous one sealed, in every namespace of the database; what was done.
 
     A page of `batch` records is one transaction, between two of which others write. Interrupted, it is simply
-    started again: what is done already is read and left alone. `progress` is called after each page. Engines can't
-    list blob containers, so the ones in use must be named. Values keep versions and expiry, blobs get new versions.
-    A record that no key of the ring opens stops it with the error that a read would give. Raises
-    `StorageUnsupportedError` where the engine has no transactions.
+    started again: what is done already is read and left alone. `progress` is called after each page. Values keep
+    versions and expiry, blobs get new versions. A record that no key of the ring opens stops it with the error that a
+    read would give. Raises `StorageUnsupportedError` where the engine has no transactions.
     """
     if not isinstance(keyring, Keyring):
         raise StorageDataError("expected Keyring(current, previous)", field="keyring")
@@ -73,10 +71,9 @@ async def rotate(
         raise StorageDataError("expected a whole number of at least 1", field="batch")
     if in_transaction.get() is not None:
         raise StorageQueryError("a transaction is open in this task: rotate outside of it")
-    names = [check_name(name, field="containers") for name in containers]
     rotation = _Rotation(store.engine, keyring, batch, progress or (lambda _: None))
     async with _translated(store.engine):
-        await rotation.run(names)
+        await rotation.run()
     return rotation.progress
 
 
@@ -85,10 +82,10 @@ class _Rotation:
         self._engine, self._keyring, self._batch, self._report = engine, keyring, batch, report
         self.progress = Progress()
 
-    async def run(self, containers: list[str]) -> None:
+    async def run(self) -> None:
         while await self._engine.delete_expired(1000):
             pass  # what nobody can read needs no new key
-        async for namespace in self._namespaces():
+        async for namespace in stream(lambda after: self._engine.namespaces("", after, _LISTED)):
             self.progress.namespace, room = namespace, Room(self._keyring, namespace, hides=False)
             drivers: Drivers = self._engine.drivers(namespace)
             if drivers.kv is not None:
@@ -96,18 +93,7 @@ class _Rotation:
             if drivers.turns is not None:
                 await self._turns(room, drivers.turns)
             if drivers.blobs is not None:
-                for container in containers:
-                    await self._blobs(room, drivers.blobs, container)
-
-    async def _namespaces(self) -> AsyncIterator[str]:
-        after: str | None = None
-        while True:
-            page = await self._engine.namespaces("", after, _LISTED)
-            for name in page.items:
-                yield name
-            after = page.after
-            if after is None:
-                return
+                await self._containers(room, drivers.blobs)
 
     async def _values(self, room: Room) -> None:
         after: str | None = None
@@ -121,14 +107,8 @@ class _Rotation:
                 return
 
     async def _turns(self, room: Room, turns: TurnDriver) -> None:
-        after: str | None = None
-        while True:
-            page = await turns.sessions(after, _LISTED)
-            for session in page.items:
-                await self._session(room, session)
-            after = page.after
-            if after is None:
-                return
+        async for session in stream(lambda after: turns.sessions(after, _LISTED)):
+            await self._session(room, session)
 
     async def _session(self, room: Room, session: str) -> None:
         after: str | None = None
@@ -140,6 +120,10 @@ class _Rotation:
             after = done.after
             if after is None:
                 return
+
+    async def _containers(self, room: Room, blobs: BlobDriver) -> None:
+        async for container in stream(lambda after: blobs.containers(after, _LISTED)):
+            await self._blobs(room, blobs, container)
 
     async def _blobs(self, room: Room, blobs: BlobDriver, container: str) -> None:
         after: str | None = None

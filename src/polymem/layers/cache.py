@@ -1,21 +1,21 @@
 """Near cache for key-value records (CCH-1, CCH-2): `polymem.open(url, cache=CachePolicy(...))`.
 
 It wraps the engine rather than its drivers, for it must hear of opening, closing, dropped namespaces and commits, and
-it lies above every other layer: what it holds is plain. `cache_of(store)` gives statistics and invalidation.
+it lies above every other layer: what it holds is plain. `store.cache` gives statistics and invalidation.
 
 An engine that other processes may write to has `changes_elsewhere() -> int`, a number that changes when anybody but
 this instance has committed. It is asked before every hit, or every `max_staleness` seconds; what changed is not
 known, so everything goes. An engine without it is cached only where `max_staleness` says how old a value may be.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from inspect import iscoroutinefunction
-from typing import Any, Protocol
+from typing import Any
 
 from polymem.contracts.drivers import Drivers, Layer
 from polymem.core.clock import Clock
-from polymem.core.engine import Engine, Health
+from polymem.core.engine import Engine, Health, probe_of
 from polymem.core.guard import GuardContext, guard
 from polymem.core.page import Page
 from polymem.errors import StorageError, StorageUnsupportedError
@@ -26,7 +26,7 @@ from polymem.layers._cache_near import NearCache, everything
 from polymem.layers._cache_policy import CachePolicy, cache_policy
 from polymem.layers._cache_transactions import CachedTransactions
 
-__all__ = ["Cache", "CachePolicy", "CacheStatistics", "CachedEngine", "cache_of"]
+__all__ = ["Cache", "CachePolicy", "CacheStatistics", "CachedEngine"]
 
 
 class CachedEngine:
@@ -96,6 +96,9 @@ class CachedEngine:
         await self._settle()
         await self._engine.purge()
 
+    async def probe(self) -> str | None:
+        return await probe_of(self._engine)
+
     async def check(self) -> Health:
         await self._settle()
         return await self._engine.check()
@@ -103,6 +106,10 @@ class CachedEngine:
     def cache(self, namespace: str = "") -> Cache:
         """The handle for an encoded namespace."""
         return Cache(self._near, self._tags, self.statistics, self._settle, namespace)
+
+    def heed_evictions(self, tell: Callable[[str, str], None]) -> None:
+        """Call `tell(namespace, key)` for each entry that goes because there is no room."""
+        self._near.on_evict = tell
 
     def statistics(self) -> CacheStatistics:
         near, back = self._near, self._back
@@ -149,19 +156,3 @@ class CachedEngine:
     async def _settle(self) -> None:
         if self._back is not None:
             await self._back.settle()
-
-
-class _HasEngine(Protocol):
-    @property
-    def engine(self) -> Engine: ...
-
-
-def cache_of(store: _HasEngine) -> Cache:
-    """The cache of a store, from its root: `cache_of(store).namespace("acme")` for what is below.
-
-    `StorageUnsupportedError` where it was opened without one.
-    """
-    engine = store.engine
-    if not isinstance(engine, CachedEngine):
-        raise StorageUnsupportedError("the store was opened without cache=", engine=engine.name)
-    return engine.cache()

@@ -3,14 +3,16 @@
 What is compressed says so itself, in its codec tag or in front of its text, so what was written before the layer
 was there is read like anything else, and a store without the layer refuses what it cannot read. Everything the
 layer does not alter passes, blobs too: their parts have a fixed size and are read by range. A query on stored
-values would look into compressed ones, so there is none.
+values would look into compressed ones, so there is none. What takes longer than it takes to ask a thread is done in
+one, so that megabytes of one task do not stall the others.
 """
 
+import asyncio
 import base64
 import binascii
 import threading
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, TypeVar
 
 from polymem.contracts.drivers import Drivers
 from polymem.contracts.kv import KeyValueDriver, KVFeatures, Record
@@ -29,6 +31,12 @@ TURN_MARK: Final = "zstd:"
 """In front of a compressed content, which is base64; JSON never starts with a letter z."""
 MAX_BYTES: Final = 1 << 30
 """Larger values stay as they are; a frame that claims to hold more is damaged."""
+COMPRESS_IN_THREAD: Final = 256 << 10
+"""Bytes: about a millisecond's work, twenty times what the thread costs."""
+UNPACK_IN_THREAD: Final = 1 << 20
+_HEADER: Final = 24
+"""Characters of base64 that hold the header of any frame."""
+Result = TypeVar("Result")
 _LEAST: Final = 64
 """No integer that `increment` can count is as long as this."""
 _LEVELS: Final = range(1, 20)
@@ -63,6 +71,7 @@ class Compression(threading.local):
             blobs=drivers.blobs,
             sql=drivers.sql,
             transactions=drivers.transactions,
+            events=drivers.events,
         )
 
     def compress(self, data: bytes) -> bytes | None:
@@ -74,13 +83,26 @@ class Compression(threading.local):
 
     def decompress(self, frame: bytes) -> bytes:
         """What a frame holds; `StorageCorruptError` where it is damaged."""
+        size_of(frame)  # it is believed when memory is set aside
         try:
-            # the size is believed when memory is set aside, so it is looked at first
-            if zstandard.get_frame_parameters(frame).content_size <= MAX_BYTES:
-                return self._decompressor.decompress(frame, allow_extra_data=False)
+            return self._decompressor.decompress(frame, allow_extra_data=False)
         except zstandard.ZstdError as error:
             raise StorageCorruptError("a compressed value is damaged") from error
+
+
+def size_of(frame: bytes) -> int:
+    """How many bytes a frame says it holds."""
+    try:
+        size: int = zstandard.get_frame_parameters(frame).content_size
+    except zstandard.ZstdError as error:
+        raise StorageCorruptError("a compressed value is damaged") from error
+    if size > MAX_BYTES:
         raise StorageCorruptError("a compressed value claims an impossible size")
+    return size
+
+
+async def _done(work: Callable[..., Result], *args: Any, in_thread: bool) -> Result:
+    return await asyncio.to_thread(work, *args) if in_thread else work(*args)
 
 
 class CompressedKV:
@@ -98,37 +120,58 @@ class CompressedKV:
 
     async def get(self, key: str, /) -> tuple[bytes, str] | None:
         found = await self._inner.get(key)
-        return None if found is None else self._unpacked(*found)
+        if found is None or not found[1].startswith(KV_MARK):
+            return found
+        return await _done(self._unpacked, *found, in_thread=size_of(found[0]) >= UNPACK_IN_THREAD)
 
     async def entry(self, key: str, /) -> Record | None:
         record = await self._inner.entry(key)
-        return None if record is None else self._record(record)
+        return None if record is None else (await self._records([record]))[0]
 
     async def get_many(self, keys: Sequence[str], /) -> dict[str, tuple[bytes, str]]:
-        return {key: self._unpacked(*found) for key, found in (await self._inner.get_many(keys)).items()}
+        found = await self._inner.get_many(keys)
+
+        def unpacked() -> dict[str, tuple[bytes, str]]:
+            return {key: self._unpacked(*stored) for key, stored in found.items()}
+
+        return await _done(unpacked, in_thread=_unpacks_much(found.values()))
 
     async def put(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> None:
-        await self._inner.put(key, *self._packed(body, codec), version=version, expires_at=expires_at)
+        await self._inner.put(key, *await self._to_store(body, codec), version=version, expires_at=expires_at)
 
     async def put_many(self, items: Sequence[tuple[str, bytes, str, int]], /, *, expires_at: int | None) -> None:
-        packed = [(key, *self._packed(body, codec), version) for key, body, codec, version in items]
-        await self._inner.put_many(packed, expires_at=expires_at)
+        def packed() -> list[tuple[str, bytes, str, int]]:
+            return [(key, *self._packed(body, codec), version) for key, body, codec, version in items]
+
+        much = sum(len(item[1]) for item in items) >= COMPRESS_IN_THREAD
+        await self._inner.put_many(await _done(packed, in_thread=much), expires_at=expires_at)
 
     async def create(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> bool:
-        return await self._inner.create(key, *self._packed(body, codec), version=version, expires_at=expires_at)
+        stored = await self._to_store(body, codec)
+        return await self._inner.create(key, *stored, version=version, expires_at=expires_at)
 
     async def update(self, key: str, body: bytes, codec: str, /, *, version: int) -> bool:
-        return await self._inner.update(key, *self._packed(body, codec), version=version)
+        return await self._inner.update(key, *await self._to_store(body, codec), version=version)
 
     async def replace(
         self, key: str, body: bytes, codec: str, /, *, expected: int, version: int, expires_at: int | None
     ) -> bool:
-        packed = self._packed(body, codec)
-        return await self._inner.replace(key, *packed, expected=expected, version=version, expires_at=expires_at)
+        stored = await self._to_store(body, codec)
+        return await self._inner.replace(key, *stored, expected=expected, version=version, expires_at=expires_at)
 
     async def page(self, prefix: str, after: str | None, limit: int, /) -> Page[tuple[str, Record]]:
         page = await self._inner.page(prefix, after, limit)
-        return Page([(key, self._record(record)) for key, record in page.items], page.after)
+        records = await self._records([record for _, record in page.items])
+        return Page([(key, record) for (key, _), record in zip(page.items, records, strict=True)], page.after)
+
+    async def _to_store(self, body: bytes, codec: str) -> tuple[bytes, str]:
+        if len(body) < self._zstd.threshold:
+            return body, codec
+        return await _done(self._packed, body, codec, in_thread=len(body) >= COMPRESS_IN_THREAD)
+
+    async def _records(self, records: Sequence[Record]) -> list[Record]:
+        much = _unpacks_much([(record.body, record.codec) for record in records])
+        return await _done(lambda: [self._record(record) for record in records], in_thread=much)
 
     def _packed(self, body: bytes, codec: str) -> tuple[bytes, str]:
         frame = self._zstd.compress(body)
@@ -144,6 +187,10 @@ class CompressedKV:
         return record._replace(body=body, codec=codec)
 
 
+def _unpacks_much(stored: Iterable[tuple[bytes, str]]) -> bool:
+    return sum(size_of(body) for body, codec in stored if codec.startswith(KV_MARK)) >= UNPACK_IN_THREAD
+
+
 class CompressedTurns:
     """Turns whose long contents are frames in base64; their metadata stays as it is."""
 
@@ -156,19 +203,25 @@ class CompressedTurns:
         return self._inner.features
 
     async def append(self, rows: Sequence[TurnRow], /, *, replace: bool) -> list[int]:
-        return await self._inner.append([self._packed(row) for row in rows], replace=replace)
+        much = sum(len(row.content) for row in rows) >= COMPRESS_IN_THREAD
+        packed = await _done(lambda: [self._packed(row) for row in rows], in_thread=much)
+        return await self._inner.append(packed, replace=replace)
 
     async def get(self, session_id: str, turn_id: int, /, *, include_expired: bool) -> TurnRow | None:
         row = await self._inner.get(session_id, turn_id, include_expired=include_expired)
-        return None if row is None else self._unpacked(row)
+        return None if row is None else (await self._rows([row]))[0]
 
     async def recent(self, session_id: str, /, *, limit: int, offset: int, include_expired: bool) -> list[TurnRow]:
-        rows = await self._inner.recent(session_id, limit=limit, offset=offset, include_expired=include_expired)
-        return [self._unpacked(row) for row in rows]
+        return await self._rows(
+            await self._inner.recent(session_id, limit=limit, offset=offset, include_expired=include_expired)
+        )
 
     async def page(self, session_id: str, after: int | None, limit: int, /, *, include_expired: bool) -> list[TurnRow]:
-        rows = await self._inner.page(session_id, after, limit, include_expired=include_expired)
-        return [self._unpacked(row) for row in rows]
+        return await self._rows(await self._inner.page(session_id, after, limit, include_expired=include_expired))
+
+    async def _rows(self, rows: Sequence[TurnRow]) -> list[TurnRow]:
+        much = sum(_held(row.content) for row in rows if row.content.startswith(TURN_MARK)) >= UNPACK_IN_THREAD
+        return await _done(lambda: [self._unpacked(row) for row in rows], in_thread=much)
 
     def _packed(self, row: TurnRow) -> TurnRow:
         frame = self._zstd.compress(row.content.encode())
@@ -183,3 +236,11 @@ class CompressedTurns:
         except (binascii.Error, UnicodeDecodeError) as error:
             raise StorageCorruptError("a compressed turn is damaged") from error
         return row._replace(content=content)
+
+
+def _held(content: str) -> int:
+    """How many bytes a compressed content says it holds: that is in its first 18."""
+    try:
+        return size_of(base64.b64decode(content[len(TURN_MARK) :][:_HEADER], validate=True))
+    except binascii.Error as error:
+        raise StorageCorruptError("a compressed turn is damaged") from error

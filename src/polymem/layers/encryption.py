@@ -44,4 +44,5 @@ class Encryption:
             turns=None if drivers.turns is None else EncryptedTurns(drivers.turns, room),
             blobs=None if drivers.blobs is None else EncryptedBlobs(drivers.blobs, room),
             transactions=drivers.transactions,
+            events=None if self.hide_keys else drivers.events,
         )

@@ -100,12 +100,12 @@ class Memory:
         from polymem.config.loading import resolve  # noqa: PLC0415 - slow to import, and most memories share a store
         from polymem.config.opening import store_of  # noqa: PLC0415
 
-        if options.get("encryption") is not None:
+        config = resolve(url)
+        if options.get("encryption", config.only().encryption) is not None:
             raise StorageUnsupportedError(
                 "a memory is searched by words and vectors, which encrypted values don't allow; encrypt the whole file "
                 "(a SQLite cipher) or the disk instead", operation="encryption",
             )  # fmt: skip
-        config = resolve(url)
         settings = config.memory
         configured = None if settings.embed == "none" else settings.embed
         return cls(
