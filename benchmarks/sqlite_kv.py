@@ -26,7 +26,8 @@ import polymem
 from polymem.engines.sqlite.engine import SqliteEngine
 from polymem.jobs.bench_kv import value
 from polymem.jobs.measure import interleaved, ratios, spread, throughput
-from polymem.store import Session, Store
+from polymem.opened import Session
+from polymem.store import Store
 
 KEYS = 5000
 TABLE = "create table if not exists kv(key text primary key, value text not null) without rowid"

@@ -1,7 +1,15 @@
 """Settings of every test."""
 
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `servers`, which many tests share
+from servers.selection import pytest_collection_modifyitems, pytest_configure, pytest_terminal_summary
+
+__all__ = ["pytest_collection_modifyitems", "pytest_configure", "pytest_terminal_summary"]
 
 # how long an example takes says something about the machine, not about the code: no test asserts times
 settings.register_profile("polymem", deadline=None)

@@ -58,6 +58,7 @@ class Session:
     async def open(self) -> None:
         async with self._lock:
             if self.guard.loop is not None:
+                self.guard.check("connect")
                 return
             started = perf_counter()
             self.observers.emit(Event("before:connect", "open"))
@@ -81,6 +82,7 @@ class Session:
         async with self._lock:
             if self.guard.loop is None:
                 return
+            self.guard.check("disconnect")
             self.observers.emit(Event("before:disconnect", "close"))
             if self._sweeper is not None:
                 self._sweeper.cancel()

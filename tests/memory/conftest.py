@@ -8,7 +8,8 @@ from polymem.core.engine import Engine
 from polymem.engines.memory.engine import MemoryEngine
 from polymem.engines.sqlite.engine import SqliteEngine
 from polymem.memory.memory import Memory
-from polymem.store import Session, Store
+from polymem.opened import Session
+from polymem.store import Store
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from polymem.core.engine import Engine
 from polymem.core.retry import RetryPolicy
 from polymem.errors import StorageConnectionError, StorageDataError
 from polymem.memory.memory import Memory
-from polymem.store import Session, Store
+from polymem.opened import Session
+from polymem.store import Store
 from polymem.testing.faults import Fault, Faults, faulty_engine
 
 pytestmark = pytest.mark.anyio

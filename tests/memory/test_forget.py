@@ -14,7 +14,8 @@ from polymem.engines.sqlite import _file
 from polymem.engines.sqlite.engine import SqliteEngine
 from polymem.errors import Outcome, StorageTimeoutError
 from polymem.memory.memory import Memory
-from polymem.store import Session, Store
+from polymem.opened import Session
+from polymem.store import Store
 
 pytestmark = pytest.mark.anyio
 SECRETS = ("Xanthippe", "zebrafish", "quetzal", "oubliette", "kumquat", "vuvuzela", "yggdrasil", "jabberwock")

@@ -16,9 +16,10 @@ from polymem.contracts.kv import KeyValue
 from polymem.core.clock import ManualClock
 from polymem.engines.memory.engine import MemoryEngine
 from polymem.errors import ProviderConnectionError, ProviderContentError, StorageDataError, StorageError
+from polymem.opened import Session
 from polymem.providers.cached import CachedEmbedder
 from polymem.providers.embedding import EmbeddingProvider, Matrix, Vector
-from polymem.store import Session, Store
+from polymem.store import Store
 
 pytestmark = pytest.mark.anyio
 

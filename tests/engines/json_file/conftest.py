@@ -5,7 +5,8 @@ import pytest
 
 from polymem.core.clock import ManualClock
 from polymem.engines.json_file.engine import JsonFileEngine
-from polymem.store import Session, Store
+from polymem.opened import Session
+from polymem.store import Store
 
 NewStore = Callable[..., Store]
 

@@ -26,7 +26,8 @@ NIGHTLY = os.environ.get("POLYMEM_NIGHTLY") == "1"
 HEAD = """
 import asyncio, sys
 from polymem.engines.json_file.engine import JsonFileEngine
-from polymem.store import Session, Store
+from polymem.opened import Session
+from polymem.store import Store
 store = Store(Session(JsonFileEngine(sys.argv[1]), sweep_every=None))
 """
 

@@ -1,0 +1,143 @@
+"""Key-value calls and conversation turns on Redis: polymem against redis-py with hiredis.
+
+Both sides encode and decode JSON values of about 200 bytes with msgspec. "held" is a client with one connection of
+its own (`single_connection_client`), the quickest form for one task; "pool" the default pool, one call at a time by
+each task; "blocking pool" the one that waits when it is empty. A put by redis-py is a bare SET: it keeps no version,
+no instants and no index, which polymem's does. The hand-written turns are a pipeline of RPUSH, LTRIM and EXPIRE with
+LRANGE. Starts redis-server itself unless --url is given.
+"""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgspec
+from redis.asyncio import BlockingConnectionPool, Redis
+from report import Figure, arguments, finish
+
+import polymem
+from polymem.jobs.bench_kv import value
+from polymem.jobs.measure import interleaved, ratios, spread, throughput
+from polymem.store import Store
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+KEYS, WINDOW = 5000, 10
+AT_64 = 5.0
+SLACK = 3e-6  # seconds that one call may take beyond a tenth
+TURNS = 1.2
+decode, encode = msgspec.json.Decoder().decode, msgspec.json.Encoder().encode
+Call = Callable[[int], Awaitable[Any]]
+
+
+VALUES = [value(number) for number in range(KEYS)]
+
+
+def polymem_calls(store: Store) -> dict[str, Call]:
+    async def turn(number: int) -> None:
+        await store.turns.append(f"s{number % 100}", "user", "x" * 150)
+        await store.turns.recent(f"s{number % 100}", limit=WINDOW)
+
+    return {
+        "put": lambda n: store.kv.put(f"key:{n % KEYS}", VALUES[n * 7 % KEYS]),
+        "get": lambda n: store.kv.get(f"key:{n % KEYS}"),
+        "turn": turn,
+    }
+
+
+def redis_calls(client: Redis) -> dict[str, Call]:
+    async def get(number: int) -> Any:
+        stored = await client.get(f"raw:key:{number % KEYS}")
+        return decode(stored)
+
+    async def put(number: int) -> None:
+        await client.set(f"raw:key:{number % KEYS}", encode(VALUES[number * 7 % KEYS]))
+
+    async def turn(number: int) -> Any:
+        key = f"raw:turns:{number % 100}"
+        writing = client.pipeline(transaction=True)
+        writing.rpush(key, encode({"role": "user", "content": "x" * 150})).ltrim(key, -WINDOW, -1).expire(key, 86_400)
+        await writing.execute()
+        return [decode(one) for one in await client.lrange(key, -WINDOW, -1)]
+
+    return {"put": put, "get": get, "turn": turn}
+
+
+async def compare(url: str, options: Any) -> list[Figure]:
+    figures: list[Figure] = []
+    held, pool = Redis.from_url(url, single_connection_client=True), Redis.from_url(url)
+    waiting = Redis(connection_pool=BlockingConnectionPool.from_url(url, max_connections=10))
+    async with polymem.open(url, sweep_every=None, prefix="bench", turn_window=WINDOW) as store:
+        mine = polymem_calls(store)
+        for number in range(KEYS):
+            await asyncio.gather(mine["put"](number), redis_calls(pool)["put"](number))
+        for operation in ("get", "put", "turn"):
+            figures += await alone(operation, mine, redis_calls(held), options)
+        for operation in ("get", "put"):
+            rivals = {"pool": redis_calls(pool), "blocking pool": redis_calls(waiting)}
+            figures += await crowded(operation, mine, rivals, options)
+    for client in (held, pool, waiting):
+        await client.aclose(close_connection_pool=True)
+    return figures
+
+
+async def alone(operation: str, mine: dict[str, Call], theirs: dict[str, Call], options: Any) -> list[Figure]:
+    """Seconds a call, so that the bar can say what they may be beyond the driver's."""
+    found = await measure({"polymem": mine, "held": theirs}, operation, 1, options)
+    times = {side: [1 / rate for rate in rates] for side, rates in found.items()}
+    slack = 0.0 if operation == "turn" else SLACK
+    share = spread((ours - slack) / raw for ours, raw in zip(times["polymem"], times["held"], strict=True))
+    bar = TURNS if operation == "turn" else 1.1
+    lines = [
+        Figure(f"{operation}, 1 task: {side}", spread(t * 1e6 for t in some), "us") for side, some in times.items()
+    ]
+    less = "" if operation == "turn" else " less 3 us"
+    return [*lines, Figure(f"{operation}, 1 task: polymem{less} / held", share, "x", at_most=bar)]
+
+
+async def crowded(
+    operation: str, mine: dict[str, Call], rivals: dict[str, dict[str, Call]], options: Any
+) -> list[Figure]:
+    found = await measure({"polymem": mine, **rivals}, operation, 64, options)
+    lines = [Figure(f"{operation}, 64 tasks: {side}", spread(rates), "calls/s") for side, rates in found.items()]
+    best = [max(rates) for rates in zip(*(found[side] for side in rivals), strict=True)]
+    ratio = ratios(found["polymem"], best)
+    return [*lines, Figure(f"{operation}, 64 tasks: polymem / the better of them", ratio, "x", at_least=AT_64)]
+
+
+async def measure(
+    sides: dict[str, dict[str, Call]], operation: str, tasks: int, options: Any
+) -> dict[str, list[float]]:
+    calls = {
+        side: partial(throughput, calls[operation], tasks=tasks, seconds=options.seconds)
+        for side, calls in sides.items()
+    }
+    return await interleaved(calls, options.rounds)
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--seconds", type=float, default=0.3, help="of each side in each round (%(default)s)")
+    parser.add_argument("--url", help="a Redis server; keys that begin with bench and raw: are written")
+    options = parser.parse_args()
+    figures = asyncio.run(compare(options.url, options)) if options.url else on_own_server(options)
+    finish("Redis key-value and turns", figures, options)
+
+
+def on_own_server(options: Any) -> list[Figure]:
+    from servers._process import free_ports
+    from servers.redis import RedisServer
+
+    with TemporaryDirectory() as folder:
+        server = RedisServer(Path(folder), free_ports()[0])
+        try:
+            return asyncio.run(compare(server.url, options))
+        finally:
+            server.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Redis, single, by Sentinel or a Cluster: key-value records, conversation turns, optimistic transactions."""

@@ -1,0 +1,62 @@
+"""What batches are made of, and how their replies are shared out."""
+
+from collections.abc import Sequence
+from copy import copy
+from itertools import islice
+from typing import Any, NamedTuple
+
+from polymem.engines.redis._errors import translate
+from polymem.engines.redis._keys import Names
+from polymem.errors import Outcome, StorageError
+
+
+class Read(NamedTuple):
+    names: Names
+    key: bytes
+    """As Redis knows it."""
+
+
+class Write(NamedTuple):
+    """Records to store (without created_at) or, where b"", to delete: all or nothing, in order."""
+
+    names: Names
+    keys: Sequence[bytes]
+    """As Redis knows them."""
+    records: Sequence[bytes]
+
+
+def grouped(items: Sequence[Read | Write], *, apart: bool) -> list[list[int]]:
+    """Which items go together: those of one namespace, or all."""
+    groups: dict[bytes, list[int]] = {}
+    for at, item in enumerate(items):
+        groups.setdefault(item.names.records if apart else b"", []).append(at)
+    return list(groups.values())
+
+
+def spread(count: int, groups: Sequence[Sequence[int]], replies: Sequence[Any]) -> list[Any]:
+    """Each item's part of the replies; an error is everybody's."""
+    answers: list[Any] = [None] * count
+    for group, reply in zip(groups, replies, strict=True):
+        parts = [_own(reply) for _ in group] if isinstance(reply, Exception) else reply
+        for at, part in zip(group, parts, strict=True):
+            answers[at] = part
+    return answers
+
+
+def _own(error: Exception) -> Exception:
+    """The guard writes into an error, so each caller needs its own."""
+    failure = copy(error) if isinstance(error, StorageError) else translate(error, Outcome.NOT_APPLIED) or error
+    failure.__cause__ = error.__cause__ or error
+    return failure
+
+
+def summed(answers: Any, items: Sequence[Write]) -> Any:
+    """How many live records each item met."""
+    if isinstance(answers, Exception) or len(answers) == len(items):
+        return answers
+    given = iter(answers)
+    return [sum(islice(given, len(item.keys))) for item in items]
+
+
+def size(item: Write) -> int:
+    return sum(map(len, item.records))

@@ -1,0 +1,224 @@
+"""Child processes: free ports, start and stop by process id, one set of servers for all workers of a test run.
+
+Nothing is left running: the last process of a run that ends stops its servers, and what a run that was killed left
+behind is stopped by the next one.
+"""
+
+import atexit
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any, ClassVar, Final
+
+PATIENCE: Final = 30.0
+"""Seconds a server may take to start or stop; nothing waits as long on a machine that is well."""
+
+
+class Absent(Exception):
+    """This machine cannot have the server; the message says what is missing."""
+
+
+@dataclass
+class Started:
+    """A server that is up. `pids` are its processes, stopped with `signal` in this order."""
+
+    url: str
+    pids: list[int] = field(default_factory=list)
+    signal: int = signal.SIGTERM
+
+
+def cache_folder() -> Path:
+    """A folder outside the repository for what is worth keeping between runs, such as a fresh database."""
+    home = Path("/var/tmp") if os.geteuid() == 0 else Path.home() / ".cache"  # PostgreSQL runs as nobody if we are root
+    folder = Path(os.environ.get("POLYMEM_TEST_CACHE", home)) / "polymem-tests"
+    folder.mkdir(parents=True, exist_ok=True)
+    if os.geteuid() == 0:
+        folder.chmod(0o755)  # whatever the umask is
+    return folder
+
+
+def free_ports(count: int = 1, *, also: int = 0) -> list[int]:
+    """Different ports of 127.0.0.1 that are free now; with `also`, so is each port plus that number."""
+    held: list[socket.socket] = []
+    ports: list[int] = []
+    while len(ports) < count:
+        try:
+            port = _bind(0, held)
+            if also and port + also < 65_536:
+                _bind(port + also, held)
+        except OSError:
+            continue
+        if port + also < 65_536:
+            ports.append(port)
+    for one in held:
+        one.close()
+    return ports
+
+
+def _bind(port: int, held: list[socket.socket]) -> int:
+    one = socket.socket()
+    held.append(one)
+    one.bind(("127.0.0.1", port))
+    return int(one.getsockname()[1])
+
+
+def wait_for(ready: Callable[[], Any], what: str, *, patience: float = PATIENCE) -> Any:
+    """Ask until the answer is true, and give it; an `OSError` is a no. `TimeoutError` after `patience` seconds."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            answer = ready()
+        except OSError:
+            answer = None
+        if answer:
+            return answer
+        if time.monotonic() > end:
+            raise TimeoutError(f"{what} took longer than {patience:g} s")
+        time.sleep(0.02)
+
+
+def listens(port: int) -> bool:
+    """Whether somebody accepts connections there."""
+    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    return True
+
+
+class Process:
+    """One child process, its output in `folder/log`; a test may pause and kill it."""
+
+    def __init__(self, arguments: Sequence[str | Path], folder: Path, env: Mapping[str, str] | None = None) -> None:
+        self._arguments, self._folder, self._env = [str(a) for a in arguments], folder, env
+        self.start()
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def log(self) -> str:
+        return (self._folder / "log").read_text(errors="replace")
+
+    _children: ClassVar[list[subprocess.Popen[bytes]]] = []
+    """Kept: one that is forgotten while it runs makes Python warn."""
+
+    def start(self) -> None:
+        """Start it, again perhaps."""
+        with (self._folder / "log").open("ab") as log:
+            self._child = subprocess.Popen(
+                self._arguments, cwd=self._folder, env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+        self._children.append(self._child)
+
+    def stop(self, how: int = signal.SIGTERM) -> None:
+        """Send it a signal and wait for its end; killed if it takes too long."""
+        self._child.send_signal(how)
+        try:
+            self._child.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        self._child.kill()
+        self._child.wait(PATIENCE)
+
+    def pause(self) -> None:
+        self._child.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._child.send_signal(signal.SIGCONT)
+
+
+def shared(name: str, start: Callable[[Path], Started]) -> str:
+    """The URL of the server `name` of this test run, started by whichever process asks first."""
+    folder = _run_folder() / name
+    with locked(_run_folder() / f"{name}.lock"):
+        told = folder / "started.json"
+        if not told.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of an attempt that failed
+            folder.mkdir()
+            told.write_text(json.dumps(asdict(start(folder))))
+        return str(json.loads(told.read_text())["url"])
+
+
+_users: IO[str] | None = None
+"""Locked as long as this process lives: as long as anybody has it, the servers of the run stay."""
+
+
+def _run_folder() -> Path:
+    """One folder per test run; made, and those of dead runs removed, when first asked for."""
+    global _users  # noqa: PLW0603 - one run per process
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())
+    folder = cache_folder() / f"run-{run}"
+    if _users is None:
+        with locked(cache_folder() / "runs.lock"):
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o755)  # servers that refuse to run as root must get through
+            _users = (folder / "users").open("w")
+            fcntl.flock(_users, fcntl.LOCK_SH)
+            for other in cache_folder().glob("run-*"):
+                _end(other)
+        atexit.register(_leave, folder, os.getpid())
+    return folder
+
+
+def _leave(folder: Path, owner: int) -> None:
+    if _users is not None and os.getpid() == owner:  # not in a forked child
+        with locked(cache_folder() / "runs.lock"):
+            _users.close()
+            _end(folder)
+
+
+def _end(run: Path) -> None:
+    """Stop the servers of a run that nobody uses any more."""
+    with (run / "users").open("w") as users:
+        try:
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        for told in run.glob("*/started.json"):
+            started = json.loads(told.read_text())
+            for pid in started["pids"]:
+                _stop(pid, started["signal"], told.parent)
+        shutil.rmtree(run, ignore_errors=True)
+
+
+def _stop(pid: int, how: int, folder: Path) -> None:
+    """Only what still is what we started: its command line or its directory names our folder."""
+    if not _is_ours(pid, folder):
+        return
+    os.kill(pid, how)
+    try:
+        wait_for(lambda: not _is_ours(pid, folder), f"stopping {pid}")
+    except TimeoutError:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _is_ours(pid: int, folder: Path) -> bool:
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)  # a child of this process would stay a zombie
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+        return str(folder) in command or Path(f"/proc/{pid}/cwd").resolve().is_relative_to(folder)
+    except OSError:
+        return False
+
+
+class locked:  # noqa: N801 - reads as a verb
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w")
+
+    def __enter__(self) -> None:
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
