@@ -1,0 +1,176 @@
+"""Key-value calls and conversation turns on PostgreSQL: polymem against asyncpg, every write durable.
+
+Both sides encode and decode JSON values of about 200 bytes with msgspec. "held" is one connection with held prepared
+statements, the quickest form for one task; "pool" is asyncpg's own with 10 connections, one call at a time by each task;
+"pool, no reset" the same without the reset that it does at every release. A put by asyncpg is an upsert of key and text:
+it keeps no version, no instants and no expiry, which polymem's does. The hand-written turns are two statements on a
+copy of the same table, for which the writer must be alone. Starts a server itself, with fsync on, unless --url is given.
+"""
+
+import asyncio
+import itertools
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import msgspec
+from report import Figure, arguments, finish
+
+import polymem
+from polymem.jobs.bench_kv import value
+from polymem.jobs.measure import interleaved, ratios, spread, throughput
+from polymem.store import Store
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+KEYS, WINDOW, POOL = 5000, 10, 10
+AT_64 = {"get": 6.0, "put": 5.0}
+SLACK = 3e-6  # seconds that one call may take beyond a tenth
+TURNS = 1.2
+TABLES = """
+create table if not exists raw_kv(key text primary key, body text not null);
+create table if not exists raw_turns (like active_context including all);
+"""
+GET = "select body from raw_kv where key = $1"
+PUT = "insert into raw_kv values ($1, $2) on conflict (key) do update set body = excluded.body"
+APPEND = """
+insert into raw_turns(session_id, turn_id, role, content)
+select $1, coalesce(max(turn_id), 0) + 1, $2, $3 from raw_turns where tenant = 'default' and session_id = $1
+returning turn_id"""
+RECENT = f"""
+select uid, turn_id, role, content, metadata, created_at, ttl_expires_at from raw_turns
+where tenant = 'default' and session_id = $1 and (ttl_expires_at is null or ttl_expires_at > now())
+order by turn_id desc limit {WINDOW}"""
+decode, encode = msgspec.json.Decoder().decode, msgspec.json.Encoder().encode
+Call = Callable[[int], Awaitable[Any]]
+Fetch = Callable[..., Awaitable[list[Any]]]
+
+
+def polymem_calls(store: Store) -> dict[str, Call]:
+    fresh = itertools.count()
+
+    async def turn(number: int) -> None:
+        await store.turns.append(f"s{number % 100}", "user", "x" * 150)
+        await store.turns.recent(f"s{number % 100}", limit=WINDOW)
+
+    return {
+        "put": lambda n: store.kv.put(f"key:{n % KEYS}", value(next(fresh))),
+        "get": lambda n: store.kv.get(f"key:{n % KEYS}"),
+        "turn": turn,
+    }
+
+
+def asyncpg_calls(fetch: Fetch) -> dict[str, Call]:
+    fresh = itertools.count()
+
+    async def get(number: int) -> Any:
+        ((body,),) = await fetch(GET, f"key:{number % KEYS}")
+        return decode(body)
+
+    async def put(number: int) -> None:
+        await fetch(PUT, f"key:{number % KEYS}", encode(value(next(fresh))).decode())
+
+    async def turn(number: int) -> Any:
+        session = f"s{number % 100}"
+        await fetch(APPEND, session, "user", "x" * 150)
+        return [(*row[:4], decode(row[4]), *row[5:]) for row in await fetch(RECENT, session)]
+
+    return {"put": put, "get": get, "turn": turn}
+
+
+async def held(connection: asyncpg.Connection) -> Fetch:
+    prepared = {statement: await connection.prepare(statement) for statement in (GET, PUT, APPEND, RECENT)}
+    return lambda statement, *values: prepared[statement].fetch(*values)
+
+
+async def without_reset(_: Any) -> None: ...
+
+
+@asynccontextmanager
+async def rivals(url: str) -> AsyncIterator[dict[str, dict[str, Call]]]:
+    async with (
+        asyncpg.create_pool(url, min_size=POOL, max_size=POOL) as pool,
+        asyncpg.create_pool(url, min_size=POOL, max_size=POOL, reset=without_reset) as quick,
+    ):
+        yield {"pool": asyncpg_calls(pool.fetch), "pool, no reset": asyncpg_calls(quick.fetch)}
+
+
+async def compare(url: str, options: Any) -> list[Figure]:
+    figures: list[Figure] = []
+    connection = await asyncpg.connect(url)
+    async with polymem.open(url, sweep_every=None) as store, rivals(url) as pools:
+        await connection.execute(TABLES)
+        mine, theirs = polymem_calls(store), asyncpg_calls(await held(connection))
+        await asyncio.gather(*map(mine["put"], range(KEYS)))
+        await connection.executemany(PUT, [(f"key:{n}", encode(value(n)).decode()) for n in range(KEYS)])
+        for operation in ("get", "put", "turn"):
+            figures += await alone(operation, mine, theirs, options)
+        for operation in ("get", "put"):
+            figures += await crowded(operation, mine, pools, options)
+    await connection.close()
+    return figures
+
+
+async def alone(operation: str, mine: dict[str, Call], theirs: dict[str, Call], options: Any) -> list[Figure]:
+    """Seconds a call, so that the bar can say what they may be beyond the driver's."""
+    found = await measure({"polymem": mine, "held": theirs}, operation, 1, options)
+    times = {side: [1 / rate for rate in rates] for side, rates in found.items()}
+    slack = 0.0 if operation == "turn" else SLACK
+    share = spread((ours - slack) / raw for ours, raw in zip(times["polymem"], times["held"], strict=True))
+    bar = TURNS if operation == "turn" else 1.1
+    lines = [
+        Figure(f"{operation}, 1 task: {side}", spread(t * 1e6 for t in some), "us") for side, some in times.items()
+    ]
+    less = "" if operation == "turn" else " less 3 us"
+    return [*lines, Figure(f"{operation}, 1 task: polymem{less} / held", share, "x", at_most=bar)]
+
+
+async def crowded(
+    operation: str, mine: dict[str, Call], pools: dict[str, dict[str, Call]], options: Any
+) -> list[Figure]:
+    found = await measure({"polymem": mine, **pools}, operation, 64, options)
+    lines = [Figure(f"{operation}, 64 tasks: {side}", spread(rates), "calls/s") for side, rates in found.items()]
+    best = [max(rates) for rates in zip(*(found[side] for side in pools), strict=True)]
+    ratio = ratios(found["polymem"], best)
+    name = f"{operation}, 64 tasks: polymem / the better of them"
+    return [*lines, Figure(name, ratio, "x", at_least=AT_64[operation])]
+
+
+async def measure(
+    sides: dict[str, dict[str, Call]], operation: str, tasks: int, options: Any
+) -> dict[str, list[float]]:
+    calls = {
+        side: partial(throughput, calls[operation], tasks=tasks, seconds=options.seconds)
+        for side, calls in sides.items()
+    }
+    return await interleaved(calls, options.rounds)
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--seconds", type=float, default=0.3, help="of each side in each round (%(default)s)")
+    parser.add_argument("--url", help="a PostgreSQL database; its tables pm_kv, raw_kv and so on are written")
+    options = parser.parse_args()
+    figures = asyncio.run(compare(options.url, options)) if options.url else on_own_server(options)
+    finish("PostgreSQL key-value and turns", figures, options)
+
+
+def on_own_server(options: Any) -> list[Figure]:
+    from servers._process import cache_folder
+    from servers.postgres import PostgresServer, remove
+
+    folder = cache_folder() / "bench"
+    remove(folder)
+    server = PostgresServer(folder, "fsync=on", "synchronous_commit=on", "autovacuum=off")
+    try:
+        return asyncio.run(compare(server.url, options))
+    finally:
+        server.stop()
+        remove(folder)
+
+
+if __name__ == "__main__":
+    main()
