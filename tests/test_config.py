@@ -345,6 +345,8 @@ class TestLayers:
         assert type(store.engine).__name__ == "MemoryEngine"
         assert store._session.layers == ()
         assert polymem.open(path, cache=7).engine.policy == CachePolicy(max_entries=7)  # type: ignore[attr-defined]
+        assert polymem.open(path, cache=True).engine.policy == CachePolicy()  # type: ignore[attr-defined]
+        assert not hasattr(polymem.open(path, cache=False).engine, "policy")
 
     def test_encryption(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The keys come from where the file says, as hexadecimal, base64 or the bytes themselves."""
@@ -426,6 +428,7 @@ class TestLayers:
             ("env:NOT_SET", "NOT_SET is not set"),
             ("env:SHORT", "32 bytes"),
             ("env:SHORT_HEX", "32 bytes"),
+            ("env:TEXT", "32 bytes"),
             ("file:absent.key", "absent.key: No such file"),
             ("file:short.key", "32 bytes"),
         ],
@@ -433,7 +436,7 @@ class TestLayers:
     def test_secrets_that_are_not_there(self, folder: Path, reference: str, expected: str) -> None:
         (folder / "short.key").write_text(SECRET)
         text = f"[engines.a]\nurl='memory:'\nencryption={{current = 'a', keys = {{a = '{reference}'}}}}"
-        found = load(written(folder, text), env={"SHORT": SECRET, "SHORT_HEX": "abcd"}).only()
+        found = load(written(folder, text), env={"SHORT": SECRET, "SHORT_HEX": "abcd", "TEXT": "0" * 32}).only()
         with pytest.raises(StorageDataError, match=expected) as caught:
             store_of(found)
         assert caught.value.field == "engines.a.encryption.keys.a"

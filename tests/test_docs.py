@@ -32,6 +32,24 @@ def test_the_readmes_code_runs(block, tmp_path):
     assert "Lisbon" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        block
+        for page in ("contracts", "encryption")
+        for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / f"{page}.md").read_text(), re.DOTALL)
+    ],
+)
+def test_a_pages_programs_run(block, tmp_path):
+    done = subprocess.run([sys.executable, "-W", "error", "-c", block], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_page_is_found_from_the_readme():
+    linked = set(re.findall(r"\]\(docs/([a-z-]+\.md)", README))
+    assert {page.name for page in ROOT.glob("docs/*.md")} <= linked
+
+
 def test_the_readmes_matrix_is_the_codes():
     assert as_markdown() in README
 

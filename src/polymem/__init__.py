@@ -7,6 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from polymem.adapters.adapter import StorageAdapter
+    from polymem.adapters.embedded import MemoryAdapter, SqliteAdapter
+    from polymem.adapters.postgres import PostgresAdapter
+    from polymem.adapters.redis import RedisAdapter
+    from polymem.adapters.validation import validate_field_types, validate_required_fields
     from polymem.config import open
     from polymem.contracts.filter import F
     from polymem.core.aggregates import MetricsAggregator
@@ -22,24 +27,38 @@ __version__ = "0.1.0"
 _HOMES = {
     "F": "polymem.contracts.filter",
     "Memory": "polymem.memory.memory",
+    "MemoryAdapter": "polymem.adapters.embedded",
     "MetricsAggregator": "polymem.core.aggregates",
     "MetricsCollector": "polymem.core.metrics",
     "OperationTimer": "polymem.core.operation_timer",
+    "PostgresAdapter": "polymem.adapters.postgres",
+    "RedisAdapter": "polymem.adapters.redis",
+    "SqliteAdapter": "polymem.adapters.embedded",
     "Storage": "polymem.storage",
+    "StorageAdapter": "polymem.adapters.adapter",
     "Store": "polymem.store",
     "configure_logging": "polymem.logs",
     "open": "polymem.config",
+    "validate_field_types": "polymem.adapters.validation",
+    "validate_required_fields": "polymem.adapters.validation",
 }
 __all__ = [
     "F",
     "Memory",
+    "MemoryAdapter",
     "MetricsAggregator",
     "MetricsCollector",
     "OperationTimer",
+    "PostgresAdapter",
+    "RedisAdapter",
+    "SqliteAdapter",
     "Storage",
+    "StorageAdapter",
     "Store",
     "configure_logging",
     "open",
+    "validate_field_types",
+    "validate_required_fields",
 ]
 
 

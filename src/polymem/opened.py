@@ -82,9 +82,11 @@ class Session:
         async with self._lock:
             if self.guard.loop is None:
                 return
-            self.guard.check("disconnect")
+            over = self.guard.loop.is_closed()
+            if not over:
+                self.guard.check("disconnect")
             self.observers.emit(Event("before:disconnect", "close"))
-            if self._sweeper is not None:
+            if self._sweeper is not None and not over:  # it ended with its loop
                 self._sweeper.cancel()
                 await asyncio.gather(self._sweeper, return_exceptions=True)
                 with suppress(StorageError):  # it runs out by itself

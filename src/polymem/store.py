@@ -301,7 +301,7 @@ class Store(Observable):
         offered = ", ".join(self._drivers.features())
         where = " in a namespace" if contract == "sql" and self._namespace else ""
         raise StorageUnsupportedError(
-            f"there is no {contract}{where}; this engine offers {offered}", engine=self.engine.name, operation=contract
+            f"there is no {contract}{where}; this store offers {offered}", engine=self.engine.name, operation=contract
         )
 
 

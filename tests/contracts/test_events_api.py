@@ -88,6 +88,13 @@ async def test_bad_limits_and_waits_are_refused() -> None:
         assert caught.value.field == "wait"
 
 
+@pytest.mark.parametrize("after", [7, b"p1", "9" * 1001])
+async def test_what_is_no_position_is_refused(after: Any) -> None:
+    with pytest.raises(StorageDataError) as caught:
+        Watch(Script(), "", after)
+    assert caught.value.field == "after"
+
+
 async def test_a_lost_position_names_the_remedy_and_is_not_passed_over() -> None:
     async with Watch(Script(None, None), "", None) as watch:
         for _ in range(2):

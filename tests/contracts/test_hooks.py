@@ -6,7 +6,7 @@ import logging
 import threading
 import weakref
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -529,7 +529,7 @@ async def test_what_a_hook_gets_wrong_is_refused_and_nothing_written(store: Stor
         lambda call: call.changed(key=""),
         lambda call: call.changed(key="x" * 513),
         lambda call: call.changed(value=float("nan")),
-        lambda call: call.changed(keys=("b",)),
+        lambda call: replace(call, keys=("b",)),
     ]
     for hook in wrong:
         with store.use(hook), pytest.raises(StorageDataError):
@@ -537,6 +537,9 @@ async def test_what_a_hook_gets_wrong_is_refused_and_nothing_written(store: Stor
     for hook in (lambda call: call.changed(value={"b": 1}), lambda call: call.changed(value=[1])):
         with store.use(hook), pytest.raises(StorageDataError):
             await store.kv.put_many({"a": 1})
+    for other in ({"keys": ("b",)}, {"kind": "get"}, {"namespace": ("x",)}, {"valu": 1}):
+        with store.use(lambda call, other=other: call.changed(**other)), pytest.raises(TypeError, match="changed"):  # type: ignore[misc]
+            await store.kv.put("a", 1)
     with store.use(lambda call: call.changed(value="1")), pytest.raises(StorageDataError):
         await store.kv.increment("a")
     with store.use(lambda call: call.changed(value=1)), pytest.raises(StorageDataError):

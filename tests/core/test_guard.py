@@ -156,6 +156,31 @@ def test_nothing_is_retried_inside_a_transaction():
     run(work)
 
 
+def test_an_attempt_that_did_nothing_does_not_make_up_for_one_that_may_have():
+    """G-1: the first may have been applied, so of the call nothing is known."""
+
+    async def work():
+        script = lost(Outcome.UNKNOWN), lost(Outcome.NOT_APPLIED), lost(Outcome.NOT_APPLIED)
+        with pytest.raises(StorageConnectionError) as caught:
+            await guard(Driver(*script), "kv", context()).put("k", value=1)
+        assert caught.value.outcome is Outcome.UNKNOWN
+
+    run(work)
+
+
+def test_a_transaction_is_ended_whatever_the_breaker_says():
+    """G-8: its rollback frees a connection."""
+
+    async def work():
+        context_ = context(breaker=Breaker(failures=1))
+        with pytest.raises(StorageConnectionError):
+            await guard(Driver(lost(Outcome.UNKNOWN)), "kv", context_).delete("k")
+        assert context_.breaker.state == "open"
+        assert await guard(Driver("done"), "transactions", context_, inside=True).delete("k") == "done"
+
+    run(work)
+
+
 def test_data_errors_are_not_retried():
     async def work():
         driver = Driver(StorageDataError("bad", field="key"), "value")

@@ -111,7 +111,7 @@ def test_a_typed_codec_refuses_other_types(model):
     with pytest.raises(StorageDataError) as caught:
         ModelCodec(model).encode({"x": 1})
     assert caught.value.field == "value"
-    with pytest.raises(StorageDataError, match="is not a"):
+    with pytest.raises(StorageDataError, match="does not fit"):
         ModelCodec(model).decode(b'{"x": "no"}')
 
 
@@ -144,6 +144,37 @@ def test_a_typed_codec_refuses_what_would_come_back_as_something_else(make, bad)
     for fine in (None, "\\u0000", [None, "\\\\u0000"]):
         codec = ModelCodec(type(make(0)))
         assert codec.decode(codec.encode(make(fine))) == make(fine)
+
+
+@pytest.mark.parametrize(
+    ("model", "bad", "field"),
+    [
+        (Point, Point("1", 2), "value.x"),
+        (Loose, Loose(1, {"one": 1}), "value.more"),
+        (int, True, "value"),
+        (list[int], [1, "two"], "value[1]"),
+        (int | None, "none", "value"),
+        (Model, Model.model_construct(name=3), "value"),
+    ],
+)
+def test_a_typed_codec_refuses_what_it_could_not_read_again(model, bad, field):
+    """KV-3: a type's fields are not checked when it is made."""
+    with pytest.raises(StorageDataError, match="do not fit") as caught:
+        ModelCodec(model).encode(bad)
+    assert caught.value.field.startswith(field)
+
+
+@pytest.mark.parametrize("model", ["Point", 3, print])
+def test_a_typed_codec_refuses_what_is_no_type(model):
+    with pytest.raises(StorageDataError, match="a type") as caught:
+        ModelCodec(model)
+    assert caught.value.field == "model"
+
+
+@pytest.mark.parametrize("value", [3, None])
+def test_a_union_is_a_type(value):
+    codec = ModelCodec(int | None)
+    assert codec.decode(codec.encode(value)) == value
 
 
 def test_the_json_codec_is_the_plain_one():

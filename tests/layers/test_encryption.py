@@ -84,7 +84,7 @@ class Secretive:
     def model_validate_json(cls, body: bytes) -> "Secretive":
         return cls(json.loads(body))
 
-    def model_dump_json(self) -> str:
+    def model_dump_json(self, **_options: object) -> str:
         return json.dumps(self.word)
 
 
@@ -344,7 +344,7 @@ def test_plain_and_sealed_stores_do_not_mix() -> None:
         await sealed.kv.put("sealed", 1)
         await sealed.turns.append("sealed", "user", "x")
         await sealed.blobs().put("sealed", b"x")
-        with pytest.raises(StorageDataError, match="written as 'aes-gcm'"):
+        with pytest.raises(StorageDataError, match="written as 'aes-gcm'.*encryption="):
             await plain.kv.get("sealed")
         with pytest.raises(StorageDataError, match="aes-gcm"):
             await plain.turns.get("sealed", 1)
@@ -436,8 +436,14 @@ def test_bad_keys() -> None:
         assert caught.value.field == "id"
     with pytest.raises(StorageDataError, match="same id"):
         Keyring(Key("a", OLD), [Key("a", NEW)])
-    with pytest.raises(StorageDataError):
-        Keyring(NEW)  # type: ignore[arg-type]
+    for given, field in (
+        ((NEW,), "current"),
+        ((Key("a", NEW), [OLD]), "previous"),
+        ((Key("a", NEW), Key("b", OLD)), "previous"),
+    ):
+        with pytest.raises(StorageDataError) as caught:
+            Keyring(*given)  # type: ignore[arg-type]
+        assert caught.value.field == field
     with pytest.raises(StorageDataError) as caught:
         Encryption(OLD_RING, hide_keys=True)
     assert caught.value.field == "names"

@@ -49,8 +49,9 @@ def open(
     POLYMEM_URL or `./polymem.toml` says which. Expired records are removed every `sweep_every` seconds (60 unless
     configured otherwise; None or 0: never). With `retry_writes` (the default) an idempotent write whose outcome is
     unknown is repeated. `compression` and `encryption` put layers over the engine; values are compressed before
-    they are encrypted. `cache` (a CachePolicy or a number of entries) puts a near cache over all of it. What is not
-    given is as configured. `metrics` takes the options of `MetricsOptions`; False measures nothing. Further options are the engine's: sqlite has `durability` and `cache_mb`. Raises
+    they are encrypted. `cache` (a CachePolicy, a number of entries, or True) puts a near cache over all of it. What
+    is not given is as configured. `metrics` takes the options of `MetricsOptions`; False measures nothing. Further
+    options are the engine's: sqlite has `durability` and `cache_mb`. Raises
     StorageDataError for a bad URL, option or configuration, StorageUnsupportedError for an engine that is not there.
     """
     return store_of(
@@ -94,7 +95,7 @@ def store_of(
     layers = [*_encrypting(encryption, engine), *_compressing(compression, engine)]
     backend = create_engine(engine.url, **{**engine.options, **given})
     policy = engine.cache if isinstance(cache, _Configured) else cache
-    if policy is not None:
+    if policy is not None and policy is not False:
         from polymem.layers.cache import CachedEngine  # noqa: PLC0415 - needs an extra
 
         backend, layers = CachedEngine(backend, policy, layers), []

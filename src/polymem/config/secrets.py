@@ -36,7 +36,8 @@ class Secret:
         """The bytes; what is wrong with them is told by the setting, never by what was found."""
         source, _, where = self.reference.partition(":")
         found = self._variable(where) if source == "env" else self._file(where)
-        secret = found if len(found) == _BYTES else _decoded(found.strip())
+        as_it_is = source == "file" and len(found) == _BYTES  # text of that length has far fewer bits
+        secret = found if as_it_is else _decoded(found.strip())
         if secret is None:
             self._refuse(f"expected {_BYTES} bytes as hexadecimal or base64 (openssl rand -hex {_BYTES})")
         return secret

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from types import EllipsisType
 from typing import Any, Final, Literal, Self
 
 Kind = Literal["get", "put", "delete", "clear", "batch"]
@@ -62,10 +63,7 @@ class Call:
         """What is to be written: a copy. The amount of an increment; of a batch, a mapping of keys to values."""
         return self.read()
 
-    def changed(self, **changes: Any) -> Self:
+    def changed(self, *, key: str | EllipsisType = ..., value: Any = ...) -> Self:
         """The same call with another `key`, another `value`, or both. A batch keeps its keys."""
-        given: dict[str, Any] = dict(changes)
-        if "value" in given:
-            value = given.pop("value")
-            given |= {"read": lambda: value, "rewritten": True}
-        return replace(self, **given)
+        call = self if key is ... else replace(self, key=key)
+        return call if value is ... else replace(call, read=lambda: value, rewritten=True)

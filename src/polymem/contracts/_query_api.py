@@ -181,7 +181,10 @@ class Queries(Generic[T]):
                 f"values written as {self._tag!r} are not JSON documents, so they cannot be queried", operation="query"
             )
         if self._queries is None:
-            raise StorageUnsupportedError("there is no query; scan the entries instead", operation="query")
+            raise StorageUnsupportedError(
+                "there are no queries: the engine has none, or values are encrypted or compressed; scan the entries instead",
+                operation="query",
+            )
         return self._queries
 
     def _driver_of_indexes(self) -> QueryDriver:

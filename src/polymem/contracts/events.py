@@ -21,6 +21,8 @@ __all__ = ["Call", "Change", "ChangePage", "Event", "EventFeatures", "EventsDriv
 Op = Literal["put", "delete", "expire", "clear"]
 PAGE: Final = 500
 _WAIT: Final = 10.0
+_LONGEST: Final = 1000
+"""Characters of a position; Python refuses to read a number of some thousand digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ class Watch:
     """
 
     def __init__(self, driver: EventsDriver, prefix: str, after: str | None) -> None:
-        if after is not None and not isinstance(after, str):
+        if after is not None and (not isinstance(after, str) or len(after) > _LONGEST):
             raise StorageDataError("expected the position of an earlier watch or None", field="after")
         self._driver, self._prefix = driver, check_text(prefix, field="prefix")
         self._position = after

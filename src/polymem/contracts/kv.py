@@ -17,7 +17,7 @@ from polymem.contracts._query_api import Queries
 from polymem.contracts.events import EventsDriver
 from polymem.contracts.query import QueryDriver
 from polymem.core.clock import MICROSECONDS, Clock, Ttl, expiry, to_datetime
-from polymem.core.codec import Codec, ModelCodec
+from polymem.core.codec import REMEDIES, Codec, ModelCodec
 from polymem.core.cursor import decode_cursor, encode_cursor
 from polymem.core.guard import within
 from polymem.core.page import Page
@@ -379,7 +379,8 @@ class KeyValue(Queries[T], BulkApi[T], Watchable):
             raise _damaged() from error
 
     def _refuse_codec(self, tag: str) -> NoReturn:
-        raise StorageDataError(f"the value was written as {tag!r} and is read as {self._tag!r}", field="key")
+        remedy = next((f"; {text}" for start, text in REMEDIES.items() if tag.startswith(start)), "")
+        raise StorageDataError(f"the value was written as {tag!r} and is read as {self._tag!r}{remedy}", field="key")
 
 
 def new_version() -> int:

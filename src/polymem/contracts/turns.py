@@ -17,8 +17,8 @@ Content = str | list[dict[str, Any]]
 DEFAULT_TTL: Final = 86_400.0
 """Seconds a turn lives unless told otherwise."""
 MAX_TURN_ID: Final = 2**53
-_LAYERS: Final = ("zstd", "aes-gcm")
-"""What compression and encryption put, with a colon, in front of a content; no JSON starts so."""
+_LAYERS: Final = ("zstd:", "aes-gcm:")
+"""What compression and encryption put in front of a content; no JSON starts so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,7 @@ class TurnInput:
     id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(NamedTuple):
     """One message of a conversation."""
 
     id: str
@@ -149,8 +148,10 @@ class Turns:
         `ttl` counts from now (seconds, a timedelta or an aware datetime; None: for ever). `id` is made up
         unless given.
         """
-        turn = TurnInput(role, content, turn_id, metadata, at, ttl, id)
-        return (await self.append_many(session_id, [turn], replace=replace))[0]
+        check_key(session_id, field="session_id")
+        row = self._row(session_id, TurnInput(role, content, turn_id, metadata, at, ttl, id))
+        numbers = await self._driver.append([row], replace=replace)
+        return _turn(row, numbers[0])
 
     async def append_many(
         self, session_id: str, turns: Iterable[TurnInput | Mapping[str, Any]], *, replace: bool = False
@@ -162,7 +163,7 @@ class Turns:
             return []
         numbers = await self._driver.append(rows, replace=replace)
         stored = zip(rows, numbers, strict=True)
-        return await all_checked(stored, lambda pair: _turn(pair[0]._replace(turn_id=pair[1])), field="turns")
+        return await all_checked(stored, lambda pair: _turn(*pair), field="turns")
 
     async def get(self, session_id: str, turn_id: int, *, include_expired: bool = False) -> Turn | None:
         """One turn, None where there is none."""
@@ -235,7 +236,7 @@ class Turns:
             turn_id=None if turn.turn_id is None else _new_turn_id(turn.turn_id),
             role=check_key(turn.role, field="role"),
             content=_content_json(turn.content),
-            metadata=encode_json(json_object(turn.metadata, field="metadata")).decode(),
+            metadata="{}" if turn.metadata is None else _metadata_json(turn.metadata),
             created_at=self._clock.now() if turn.at is None else to_instant(turn.at),
             expires_at=expiry(turn.ttl, self._clock),
         )
@@ -254,29 +255,36 @@ def _content_json(content: object) -> str:
     raise StorageDataError("expected a string or a list of JSON objects", field="content")
 
 
+def _metadata_json(metadata: object) -> str:
+    return encode_json(json_object(metadata, field="metadata")).decode()
+
+
 def _new_turn_id(turn_id: int) -> int:
     if check_limit(turn_id, field="turn_id") > MAX_TURN_ID:
         raise StorageDataError("expected at most 2**53, so that there is always a next one", field="turn_id")
     return turn_id
 
 
-def _turn(row: TurnRow) -> Turn:
-    assert row.turn_id is not None  # noqa: S101 - only a row on its way in has none
+def _turn(row: TurnRow, number: int | None = None) -> Turn:
+    """`number` is the turn_id that the row was given, if it came without one."""
+    id, session_id, turn_id, role, content, metadata, created_at, expires_at = row
+    turn_id = turn_id if number is None else number
+    assert turn_id is not None  # noqa: S101 - only a row on its way in has none
     return Turn(
-        id=row.id,
-        session_id=row.session_id,
-        turn_id=row.turn_id,
-        role=row.role,
-        content=_content(row.content),
-        metadata=decode_json(row.metadata),
-        created_at=to_datetime(row.created_at),
-        expires_at=None if row.expires_at is None else to_datetime(row.expires_at),
+        id,
+        session_id,
+        turn_id,
+        role,
+        _content(content),
+        decode_json(metadata),
+        to_datetime(created_at),
+        None if expires_at is None else to_datetime(expires_at),
     )
 
 
 def _content(text: str) -> Content:
-    mark, colon, _ = text.partition(":")
-    if colon and mark in _LAYERS:
+    if text.startswith(_LAYERS):
+        mark = text.partition(":")[0]
         raise StorageDataError(
             f"the turn was written through a layer ({mark}) this store is opened without", field="turn_id"
         )

@@ -1,6 +1,7 @@
 """JSON in and out, equal on every engine (KV-3), and typed codecs on top of it."""
 
 import math
+import re
 from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar
 
 import msgspec
@@ -14,6 +15,12 @@ _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder()
 _PLAIN: Final = frozenset({str, int, bool, type(None)})
 """Exact types that need no look inside; a subclass such as an enum is refused like any other object."""
+REMEDIES: Final = {
+    "aes-gcm": "open the store with encryption=",
+    "zstd+": "open the store with compression=",
+    "model:": "read it with kv.typed(...)",
+}
+"""How to read what was written under a tag that begins so."""
 
 
 class Codec(Protocol[T]):
@@ -46,15 +53,22 @@ class ModelCodec(Generic[T]):
     """Values of one msgspec, dataclass, typed-dict or pydantic type."""
 
     def __init__(self, model: type[T]) -> None:
-        self.tag = f"model:{model.__module__}.{model.__qualname__}"
         self._model = model
         self._pydantic: Any = model if hasattr(model, "model_validate_json") else None
-        self._decoder = None if self._pydantic else msgspec.json.Decoder(model)
+        try:
+            self._decoder = None if self._pydantic else msgspec.json.Decoder(model)
+        except TypeError as error:
+            raise StorageDataError(
+                "expected a type such as a dataclass, a msgspec or pydantic model, int or list[str]", field="model"
+            ) from error
+        self._name = getattr(model, "__qualname__", str(model))  # a union has no name of its own
+        self.tag = f"model:{model.__module__}.{self._name}"
 
     def encode(self, value: T, /) -> bytes:
         if not self._fits(value):
-            raise StorageDataError(f"expected {self._model.__qualname__}, got {type(value).__name__}", field="value")
+            raise StorageDataError(f"expected {self._name}, got {type(value).__name__}", field="value")
         body = self._encoded(value)
+        self._check_readable(body)
         if b"null" in body or b"\\u0000" in body:  # NaN and infinities are written as null
             plain = value.model_dump() if self._pydantic else value  # type: ignore[attr-defined]
             check_json(msgspec.to_builtins(plain, str_keys=True, enc_hook=str))
@@ -62,8 +76,8 @@ class ModelCodec(Generic[T]):
 
     def _encoded(self, value: T) -> bytes:
         try:
-            if self._pydantic:
-                return str(value.model_dump_json()).encode()  # type: ignore[attr-defined]
+            if self._pydantic:  # its warnings quote what is stored, and `_check_readable` says it all
+                return str(value.model_dump_json(warnings=False)).encode()  # type: ignore[attr-defined]
             return _ENCODER.encode(value)
         except (TypeError, ValueError, OverflowError) as error:
             raise StorageDataError(f"cannot be encoded: {error}", field="value") from error
@@ -75,7 +89,16 @@ class ModelCodec(Generic[T]):
                 return model
             return self._decoder.decode(body)
         except ValueError as error:  # msgspec.ValidationError and pydantic's are ValueErrors
-            raise StorageDataError(f"the stored value is not a {self._model.__qualname__}", field="value") from error
+            raise StorageDataError(f"the stored value does not fit {self._name}", field="value") from error
+
+    def _check_readable(self, body: bytes) -> None:
+        """Types look at their fields when they are decoded, not when they are made."""
+        try:
+            self.decode(body)
+        except StorageDataError as error:
+            where = re.search(r"\$([^`]*)`$", str(error.__cause__))
+            field = f"value{where[1]}" if where and not self._pydantic else "value"
+            raise StorageDataError(f"its types do not fit {self._name}", field=field) from error.__cause__
 
     def _fits(self, value: object) -> bool:
         origin = getattr(self._model, "__origin__", self._model)

@@ -169,7 +169,9 @@ def _takes_options(call: Call) -> bool:
 
 def _fused(operation: "_Operation", size: Size | None, *, weighed: bool) -> Call:  # noqa: C901 - see `guarded`
     context, call, name = operation.context, operation.call, operation.name
-    metrics, breaker, recover = operation.metrics, context.breaker, operation.recover
+    metrics, recover = operation.metrics, operation.recover
+    ending = operation.inside and name.startswith("transactions.")  # of an open one, whatever the breaker says
+    breaker = None if ending else context.breaker
     measured, sample = context.metrics.options.enabled, metrics.pending.append
     metrics.weighed = metrics.weighed or weighed
     body_first = weighed and size is BODY_FIRST
@@ -234,8 +236,12 @@ class _Operation:
         self.reads, self._idempotent = verb in READS, verb in IDEMPOTENT
 
     async def recover(self, error: BaseException, started: float, args: tuple[Any, ...]) -> Any:
+        unsure = False
         for attempt in range(1, self.context.retry.attempts + 1):
             failure = self._judge(error)
+            if unsure:  # an earlier attempt may have been carried out, whatever is said of this one
+                failure.outcome = Outcome.UNKNOWN
+            unsure = failure.outcome is Outcome.UNKNOWN
             delay = self._delay(failure, attempt)
             if delay is None:
                 self._give_up(failure, started, attempt)

@@ -88,7 +88,8 @@ class MetricsCollector:
         if not self.options.enabled:
             return
         if not isinstance(error, (str, Exception)):
-            found.cancelled += 1
+            with self._lock:
+                found.cancelled += 1
             return
         kind = error if isinstance(error, str) else type(error).__name__
         if kind not in self._errors and len(self._errors) >= _MOST_TYPES:

@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import isfinite
-from typing import Any
+from typing import Any, Final
 
 from polymem.core.aggregates import PERCENTILES
 from polymem.errors import StorageDataError
+
+_MOST: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +56,6 @@ class MetricsOptions:
         for name in given:
             _check(name in known, str(name), f"one of {', '.join(known)}")
         return cls(**given)
-
-
-_MOST = 1_000_000
 
 
 def _number(value: object, least: float, most: float) -> bool:

@@ -59,7 +59,7 @@ def failures_told(path: Path, *damage: type[Exception]) -> Iterator[None]:
     except OSError as error:
         if error.errno in _NO_SPACE:
             raise StorageFullError("no space is left for the file") from error
-        raise StorageDataError(f"{path.name}: {error.strerror or 'cannot be used'}", field="path") from error
+        raise StorageDataError(f"{path}: {error.strerror or 'cannot be used'}", field="path") from error
 
 
 @contextmanager

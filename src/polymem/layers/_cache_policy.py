@@ -60,11 +60,13 @@ class CachePolicy:
 
 
 def cache_policy(given: "CachePolicy | int") -> CachePolicy:
-    """The policy; a whole number is `CachePolicy(max_entries=...)`."""
+    """The policy; a whole number is `CachePolicy(max_entries=...)`, True is `CachePolicy()`."""
     if isinstance(given, CachePolicy):
         return given
+    if given is True:
+        return CachePolicy()
     if type(given) is not int or given < 1:
-        raise StorageDataError("expected a CachePolicy or a number of entries", field="cache")
+        raise StorageDataError("expected a CachePolicy, a number of entries, True or False", field="cache")
     return CachePolicy(max_entries=given)
 
 

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from polymem.contracts._input import several
 from polymem.errors import StorageAuthError, StorageCorruptError, StorageDataError, StorageUnsupportedError
 
 try:
@@ -59,9 +60,10 @@ class Keyring:
     __slots__ = ("_current", "_keys", "_names")
 
     def __init__(self, current: Key, previous: Iterable[Key] = (), *, names: bytes | None = None) -> None:
-        keys = [current, *previous]
-        if not all(isinstance(key, Key) for key in keys):
-            raise StorageDataError("expected Key(id, secret)", field="current" if keys[1:] else "previous")
+        keys: list[Key] = [current, *several(previous, field="previous")]
+        for at, key in enumerate(keys):
+            if not isinstance(key, Key):
+                raise StorageDataError("expected Key(id, secret)", field="previous" if at else "current")
         if len({key.id for key in keys}) < len(keys):
             raise StorageDataError("two keys have the same id", field="previous")
         self._current, self._keys = current, {key.header: key for key in keys}

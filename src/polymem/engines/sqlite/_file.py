@@ -3,6 +3,8 @@
 import os
 import stat
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -129,9 +131,16 @@ def _configure(connection: apsw.Connection, durability: str, cache_mb: int) -> N
 
 def create_tables(connection: apsw.Connection) -> None:
     """Create the tables of a new file, or check those of an old one; safe when two processes do it at once."""
+    with writing(connection):
+        _create_or_check(connection)
+
+
+@contextmanager
+def writing(connection: apsw.Connection) -> Iterator[None]:
+    """A transaction that nobody else writes beside."""
     connection.execute("begin immediate")
     try:
-        _create_or_check(connection)
+        yield
     except BaseException:
         connection.execute("rollback")
         raise

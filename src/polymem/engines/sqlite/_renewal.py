@@ -1,13 +1,12 @@
 """Texts whose tokens an earlier version made are encoded anew when their file is opened (REL-1)."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
 import apsw
 
 from polymem.core.codec import decode_json
+from polymem.engines.sqlite._file import writing
 from polymem.errors import StorageCorruptError
 from polymem.indexes import tokens
 from polymem.indexes.analyzer import analyzer
@@ -32,7 +31,7 @@ def renew_tokens(connection: apsw.Connection) -> None:
         raise StorageCorruptError("the texts of the file were indexed by a newer version: upgrade polymem", field="url")
     if found < tokens.FORMAT:
         _renew(connection, bytes([tokens.FORMAT]))
-        with _transaction(connection):
+        with writing(connection):
             connection.execute("insert or replace into pm_meta values('tokens', ?)", (str(tokens.FORMAT),))
 
 
@@ -40,7 +39,7 @@ def _renew(connection: apsw.Connection, current: bytes) -> None:
     total = connection.execute(f"select count(*) from pm_texts where {_OLD}", (current,)).get
     position = done = 0
     while True:
-        with _transaction(connection):
+        with writing(connection):
             rows: Any = connection.execute(_NEXT, (position, current, _ROWS)).fetchall()
             connection.executemany("update pm_texts set tokens = ? where rowid = ?", map(_encoded, rows))
         if not rows:
@@ -52,14 +51,3 @@ def _renew(connection: apsw.Connection, current: bytes) -> None:
 def _encoded(row: tuple[int, str, str]) -> tuple[bytes, int]:
     number, language, fields = row
     return tokens.encode_tokens(analyzer(language), decode_json(fields)), number
-
-
-@contextmanager
-def _transaction(connection: apsw.Connection) -> Iterator[None]:
-    connection.execute("begin immediate")
-    try:
-        yield
-    except BaseException:
-        connection.execute("rollback")
-        raise
-    connection.execute("commit")
