@@ -72,6 +72,15 @@ async def test_eight_that_open_an_empty_database_at_once(url: str, opened: Any) 
 
 
 @pytest.mark.anyio
+async def test_the_schema_that_is_there_is_filled_once(url: str, opened: Any) -> None:
+    """SCH-1: those that waited for the tables see them, whatever their connection knew before."""
+    for _ in range(5):
+        run_sql(url, "drop schema if exists filled cascade; create schema filled")
+        stores = await asyncio.gather(*(opened(schema="filled", min_size=1) for _ in range(5)))
+        assert await stores[0].kv.count() == 0
+
+
+@pytest.mark.anyio
 async def test_schemas_are_worlds_of_their_own(url: str, opened: Any) -> None:
     one, two, none = await opened(schema="one"), await opened(schema="Two"), await opened()
     await one.kv.put("a", 1)

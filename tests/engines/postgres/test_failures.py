@@ -7,8 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from servers._process import cache_folder
-from servers.postgres import PostgresServer, remove
+from servers.postgres import PostgresServer
 from servers.proxy import FaultProxy
 
 from polymem.errors import Outcome, StorageConnectionError, StorageError, StorageTimeoutError
@@ -249,27 +248,3 @@ async def test_a_transaction_is_run_again_only_if_it_surely_did_nothing(
     assert await store.kv.get("n") == 3
     assert store.engine.pool_status()["used"] == 0
     await store.kv.clear()
-
-
-@pytest.mark.anyio
-async def test_a_replica_takes_over(opened: Any) -> None:
-    """PG-4, G-8: with both hosts in the URL the store follows; what a synchronous replica has acknowledged is there."""
-    folder = cache_folder() / f"failover-{random.getrandbits(32):x}"
-    primary = PostgresServer(folder / "primary")
-    replica = None
-    try:
-        replica = await asyncio.to_thread(primary.replica, folder / "replica")
-        primary.sql("alter system set synchronous_standby_names = '*'")
-        primary.sql("select pg_reload_conf()")
-        both = primary.url.removesuffix("/postgres") + f",127.0.0.1:{replica.port}/postgres"
-        store = await opened(f"{both}?target_session_attrs=read-write")
-        await asyncio.gather(*(store.kv.put(f"{number}", number) for number in range(200)))
-        await asyncio.to_thread(primary.kill)
-        await asyncio.to_thread(replica.sql, "select pg_promote()")
-        await asyncio.wait_for(until(store, "after"), 60)
-        assert await store.kv.count() == 201
-    finally:
-        for server in (replica, primary):
-            if server is not None:
-                server.stop()
-        remove(folder)

@@ -1,6 +1,6 @@
 """Named collections of vectors and texts: their numbers, what their first write fixed, and their rows."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from polymem.contracts.filter import Filter
@@ -17,6 +17,7 @@ TABLES: Final = {"text": "pm_texts", "vectors": "pm_vectors"}
 _WHERE: Final = "namespace = $1 and contract = $2 and name = $3"
 _FIND: Final = f"select collection, options from pm_collections where {_WHERE}"
 _ATTEMPTS: Final = 5
+_MOST_KNOWN: Final = 10_000
 _DAY: Final = 86_400_000_000
 # `clear` waits for the lock, so that no row is written to a collection that is gone
 _PLACE: Final = f"""
@@ -55,6 +56,34 @@ async def find(fetch: Fetch, place: Place) -> int | None:
                 f"{place.name} was written with {field} {stored[field]!r}, not {given!r}", field=field
             )
     return int(rows[0][0])
+
+
+class Numbers:
+    """The numbers of collections found before, for whom they are not looked up each time.
+
+    A number is never given twice, and what is in a collection goes with it. So whoever finds nothing under a number looks
+    it up again, and meets the collection that is there now.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str, str, str], int] = {}
+
+    async def rows(self, fetch: Fetch, place: Place, work: Callable[[int], Awaitable[list[Any]]]) -> list[Any]:
+        """What `work` reads of a collection, given its number; nothing where there is none."""
+        known = self._known.get(place.row())
+        if known is not None and (rows := await work(known)):
+            return rows
+        number = await find(fetch, place)
+        self._note(place, number)
+        return [] if number is None or number == known else await work(number)
+
+    def _note(self, place: Place, number: int | None) -> None:
+        if number is None:
+            self._known.pop(place.row(), None)
+            return
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known[place.row()] = number
 
 
 def put_statement(insertion: str) -> str:
@@ -135,12 +164,9 @@ async def page(
     return Page(rows, rows[-1][0] if len(rows) == limit else None)
 
 
-async def get(runner: Runner, place: Place, columns: str, ids: Sequence[str]) -> list[Any]:
-    number = await find(runner.fetch, place)
-    if number is None:
-        return []
+async def get(runner: Runner, numbers: Numbers, place: Place, columns: str, ids: Sequence[str]) -> list[Any]:
     query = f"select {columns} from {place.table} where collection = $1 and id = any($2)"
-    return await runner.fetch(query, number, list(ids))
+    return await numbers.rows(runner.fetch, place, lambda number: runner.fetch(query, number, list(ids)))
 
 
 async def _remove(link: Link, table: str, numbers: Sequence[int]) -> int:

@@ -6,9 +6,9 @@ literals, values are parameters.
 
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from math import isfinite
 from typing import Any, Final, TypeGuard
 
-from polymem.contracts._filter_values import INT64_MAX, INT64_MIN
 from polymem.contracts.filter import And, Compare, Filter, Json, Not, Operand, Or, Path, Scalar, is_index
 from polymem.engines.postgres._regex import to_server
 
@@ -59,7 +59,7 @@ def path_literal(path: Path) -> str:
 
 def number_parameter(value: float) -> Decimal:
     """A number as `pm_number` gives it."""
-    if isinstance(value, float) and abs(value) >= _EXACT and INT64_MIN <= value <= INT64_MAX:
+    if isinstance(value, float) and abs(value) >= _EXACT and isfinite(value):
         return Decimal(int(value))
     return Decimal(repr(value))
 

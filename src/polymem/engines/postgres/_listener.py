@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from hashlib import md5
 from typing import Any, Final
+
+from polymem.engines.postgres._connecting import Connector
 
 _log = logging.getLogger("polymem.engines.postgres")
 CHANNEL: Final = "pm_kv_changes"
@@ -13,10 +14,14 @@ _AGAIN: Final = 1.0
 
 
 class Listener:
-    """Connects when somebody first waits. Notifications are hints: readers also look by themselves now and then."""
+    """Connects when somebody first waits. Notifications are hints: readers also look by themselves now and then, and
+    often where there is no way past a pooler.
+    """
 
-    def __init__(self, connect: Callable[[], Awaitable[Any]]) -> None:
-        self._connect = connect
+    def __init__(self, connector: Connector) -> None:
+        self._connector = connector
+        self.heard = False
+        """Whether notifications are heard now."""
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._task: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
@@ -29,7 +34,7 @@ class Listener:
         """An event that is set with each notification of the namespace from now on; `unsubscribe` it."""
         event = asyncio.Event()
         self._waiting.setdefault(_payload(namespace), set()).add(event)
-        if self._task is None and not self._closed:
+        if self._task is None and self._connector.listens and not self._closed:
             self._task = asyncio.create_task(self._listen())
         return event
 
@@ -57,14 +62,16 @@ class Listener:
 
     async def _follow(self) -> None:
         """Listen until the connection is lost."""
-        connection = await self._connect()
+        connection = await self._connector.direct()
         try:
             self._lost.clear()
             connection.add_termination_listener(lambda *_: self._lost.set())
             await connection.add_listener(CHANNEL, self._notified)
+            self.heard = True
             self._wake_all()  # what came before nobody heard
             await self._lost.wait()
         finally:
+            self.heard = False
             connection.terminate()
 
     def _notified(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:

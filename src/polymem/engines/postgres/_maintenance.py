@@ -111,7 +111,9 @@ async def lease(runner: PoolRunner, name: str, holder: str, now: int, until: int
 
 
 async def purge(runner: PoolRunner) -> None:
-    for table in TABLES:
+    await _kv_changes.trim(runner, 0, kept=0)  # it names deleted records; readers that are behind are told
+    there = "select name from unnest($1::text[]) as name where to_regclass(name) is not null"
+    for (table,) in await runner.fetch(there, [*TABLES, "pm_vectors"]):
         async with runner.pool.lease() as link:
             await link.run(f"vacuum (full) {table}")
 

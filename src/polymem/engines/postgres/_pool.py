@@ -17,6 +17,8 @@ from polymem.errors import Outcome, StorageConnectionError, StorageTimeoutError
 _SETTLE: Final = "rollback"
 _CLOSING: Final = 5.0
 """Seconds that closing waits for calls under way."""
+_HELD: Final = 50
+"""Statements that a connection keeps prepared for `point`."""
 
 
 class Link:
@@ -53,6 +55,8 @@ class Link:
 
     async def _first(self, statement: str, values: tuple[Any, ...]) -> list[Any]:
         if self._prepares:
+            if len(self._prepared) >= _HELD:
+                self._prepared.clear()
             self._prepared[statement] = await self.raw.prepare(statement, timeout=self.timeout)
         return await self.fetch(statement, *values)
 

@@ -35,9 +35,10 @@ create table pm_gate();
 SCRIPTS: Final = (KV, GATE, TURNS, QUERY, COLLECTIONS, TEXT, GRAPH, BLOBS, EVENTS)
 """What format 1 consists of, a script per contract, in this order."""
 
-_FOUND: Final = (
-    "select to_regclass(quote_ident(current_schema()) || '.pm_meta') is not null, quote_ident(current_schema())"
-)
+# asked of the catalogue itself: `to_regclass` may answer from before another connection made the tables
+_FOUND: Final = """
+select exists(select from pg_tables where schemaname = current_schema() and tablename = 'pm_meta'),
+quote_ident(current_schema())"""
 _META: Final = 'create table pm_meta(name text collate "C" primary key, value text not null)'
 _FORMAT_OF: Final = "select value::int from pm_meta where name = 'format'"
 _NOTE: Final = f"insert into pm_meta values ('format', '{FORMAT}')"

@@ -1,7 +1,7 @@
 """Functions by which queries read documents, with exactly the meaning of `contracts.filter` and `contracts.query`.
 
 `pm_number`: integers of 64 bits as they are; floats by their shortest decimal form below 2**53 and as the integer they
-are above it; what is beyond 64 bits as its nearest float. So all of them compare as their exact values do.
+are above it; what is beyond 64 bits as the exact value of its nearest float. So all of them compare as their exact values do.
 """
 
 from typing import Final
@@ -13,12 +13,11 @@ LONGEST: Final = 80
 _INFINITE: Final = 2**1024 - 2**970
 
 QUERY: Final = """
-create function pm_beyond(n numeric) returns numeric language plpgsql immutable strict parallel safe
-set extra_float_digits = 1 as $$
+create function pm_beyond(n numeric) returns numeric language plpgsql immutable strict parallel safe as $$
 begin
     if n >= {infinite} then return 'Infinity'; end if;
     if n <= -{infinite} then return '-Infinity'; end if;
-    return n::float8::text::numeric;
+    return {schema}.pm_exact(n::float8);  -- not its shortest form, of which there may be two: 1e23
 end $$;
 
 create function pm_number(literal text) returns numeric language plpgsql immutable strict parallel safe as $$
@@ -99,7 +98,7 @@ begin
             n := {schema}.pm_number(node #>> '{}');
             if n in ('Infinity', '-Infinity') then return n::text; end if;
             if n <> trunc(n) then return {schema}.pm_real(n); end if;
-            return trunc(case when abs(n) > 9223372036854775807 then {schema}.pm_exact(n::float8) else n end)::text;
+            return trunc(n)::text;
         else return node::text;
     end case;
 end $$;

@@ -12,10 +12,9 @@ _LOCK: Final = 0x504D5645
 """ASCII "PMVE": the advisory lock under which the table is made."""
 _STATE: Final = "select to_regtype('vector') is not null, to_regclass('pm_vectors') is not null"
 _TABLE: Final = """
--- a vector that pgvector's float32 sums cannot deal with stands here in another length, and as it is in `original`
-create table pm_vectors(
+create table if not exists pm_vectors(
     collection bigint not null, id text collate "C" not null, embedding vector not null, payload text not null,
-    original bytea, primary key(collection, id))
+    primary key(collection, id))
 """
 
 
@@ -27,9 +26,9 @@ async def create_vectors(link: Link) -> bool:
     try:
         await _create(link, extension)
     except (asyncpg.PostgresError, OSError) as error:
-        if extension:
+        if extension and not isinstance(error, asyncpg.InsufficientPrivilegeError):
             raise
-        _log.info("no vectors: the extension vector (pgvector) can't be created: %s", type(error).__name__)
+        _log.info("no vectors: the extension vector (pgvector) or its table can't be made: %s", type(error).__name__)
         return False
     return True
 

@@ -19,14 +19,15 @@ Result = TypeVar("Result")
 
 # the snapshot and the rows are of one statement, hence of one state of the database
 _ALL: Final = """
-select pg_current_snapshot()::text, t.id, t.tokens from (select) one left join pm_texts t on t.collection = $1"""
+select pg_current_snapshot()::text, t.id, t.tokens
+from pm_collections c left join pm_texts t using(collection) where c.collection = $1"""
 _NEWS: Final = """
 with news as (
     select distinct unnest(ids) collate "C" as id from pm_changes
     where collection = $1 and xid >= pg_snapshot_xmin($2::text::pg_snapshot)
     and not pg_visible_in_snapshot(xid, $2::text::pg_snapshot))
-select pg_current_snapshot()::text, n.id, t.tokens from (select) one
-left join news n on true left join pm_texts t on t.collection = $1 and t.id = n.id"""
+select pg_current_snapshot()::text, n.id, t.tokens from pm_collections c
+left join news n on true left join pm_texts t on t.collection = $1 and t.id = n.id where c.collection = $1"""
 _FIELDS: Final = "select fields from pm_texts where collection = $1 and id = any($2)"
 
 
@@ -60,13 +61,15 @@ class Slot:
     def nbytes(self) -> int:
         return 0 if self._index is None else self._index.nbytes
 
-    async def refresh(self, fetch: Fetch, collection: int) -> SearchIndex:
-        """The index as the database is now; in one round trip."""
+    async def refresh(self, fetch: Fetch, collection: int) -> SearchIndex | None:
+        """The index as the database is now, in one round trip; None where the collection is gone."""
         index, asked_at = self._index, monotonic()
         if index is None or asked_at - self._seen_at > _LASTING:
             index, rows = SearchIndex(), await fetch(_ALL, collection)
         else:
             rows = await fetch(_NEWS, collection, self._snapshot)
+        if not rows:
+            return None
         found = [row[1:] for row in rows if row[1] is not None]
         self._index = None  # until every row is in it
         if found:

@@ -68,6 +68,7 @@ class Traffic:
 
     def __init__(self, runner: PoolRunner, clock: Clock) -> None:
         self._runner, self._pool, self._clock = runner, runner.pool, clock
+        self._point = runner.point
         self._reads: Batcher[Name, Any] = Batcher(self._get, self._get_many, size=len, translate=translate)
         self._writes: Batcher[Write, bool] = Batcher(
             self._write, self._write_many, size=_size_of_write, translate=translate
@@ -115,17 +116,6 @@ class Traffic:
                 for wave in waves:
                     await self._flush(wave, link.point, done)
         return done
-
-    async def _point(self, statement: str, *values: Any) -> list[Any]:
-        pool = self._pool
-        link = pool.take() or await pool.acquire()
-        try:
-            rows = await link.point(statement, *values)
-        except BaseException as error:
-            await pool.settle(link, error)
-            raise
-        pool.release(link)
-        return rows
 
     async def _flush(self, wave: "_Wave", fetch: Callable[..., Awaitable[list[Any]]], done: list[bool]) -> None:
         """Carry out a wave, and note which of its deletes removed something."""

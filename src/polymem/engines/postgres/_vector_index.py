@@ -20,6 +20,8 @@ _LEAST_WIDTH, _MOST_WIDTH = 120, 1000
 """How many candidates the scan keeps (`hnsw.ef_search`)."""
 _TUPLES: Final = 200_000
 """How many rows a filtered scan looks at, at most."""
+_MEMORY: Final = 32
+"""How many times `work_mem` (4 MB by default) a filtered scan may take; where that is used up it ends."""
 _HOURS: Final = 86_400.0
 
 
@@ -45,7 +47,8 @@ def index_scan(number: int, condition: str, distance: str, limit: int) -> str:
     width = min(max(_LEAST_WIDTH, 2 * limit), _MOST_WIDTH) if condition == "true" else _MOST_WIDTH
     tuned = (
         "set_config('hnsw.iterative_scan', 'relaxed_order', true) as a, "
-        f"set_config('hnsw.ef_search', '{width}', true) as b, set_config('hnsw.max_scan_tuples', '{_TUPLES}', true) as c"
+        f"set_config('hnsw.ef_search', '{width}', true) as b, set_config('hnsw.max_scan_tuples', '{_TUPLES}', true) as c, "
+        f"set_config('hnsw.scan_mem_multiplier', '{_MEMORY}', true) as d"
     )
     return (
         f"select s.id from (select {tuned} offset 0) t cross join lateral (select id from pm_vectors "

@@ -15,6 +15,7 @@ from polymem.core.engine import Health
 from polymem.core.page import Page
 from polymem.engines.postgres import _maintenance
 from polymem.engines.postgres._clock import ServerClock
+from polymem.engines.postgres._collections import Numbers
 from polymem.engines.postgres._connecting import Connector
 from polymem.engines.postgres._errors import translate
 from polymem.engines.postgres._listener import Listener
@@ -62,10 +63,10 @@ class PostgresEngine:
         self._connector = Connector(settings, client)
         self._runner = PoolRunner()
         self._known = KnownIndexes()
-        self._indexes = Indexes()
+        self._indexes, self._numbers = Indexes(), Numbers()
         self._has_vectors = True
         self._approximate = Approximate() if settings.vector_index == "hnsw" else None
-        self._listener = Listener(self._connector.direct)
+        self._listener = Listener(self._connector)
         self._traffic: Traffic | None = None
         self._keeper: asyncio.Task[None] | None = None
 
@@ -105,18 +106,17 @@ class PostgresEngine:
 
     def drivers(self, namespace: str, /) -> Drivers:
         outside = self._cells(self._runner, namespace)
-        events = (
-            PostgresEvents(self._runner, self.clock, namespace, self._listener) if self._connector.listens else None
-        )
+        events = PostgresEvents(self._runner, self.clock, namespace, self._listener)
         return replace(outside, transactions=PostgresTransactions(self._runner, self._cells), events=events)
 
     def _cells(self, runner: Runner, namespace: str) -> Drivers:
+        numbers, indexes = (self._numbers, self._indexes) if runner is self._runner else (None, None)
         return Drivers(
             kv=PostgresKV(runner, self.clock, namespace, self._busy if runner is self._runner else None),
             query=PostgresQuery(runner, self.clock, namespace, self._known),
             turns=PostgresTurns(runner, self.clock, namespace),
-            vectors=PostgresVectors(runner, namespace, self._approximate) if self._has_vectors else None,
-            text=PostgresText(runner, namespace, self._indexes if runner is self._runner else None),
+            vectors=PostgresVectors(runner, namespace, numbers, self._approximate) if self._has_vectors else None,
+            text=PostgresText(runner, namespace, numbers, indexes),
             graph=PostgresGraph(runner, namespace),
             blobs=PostgresBlobs(runner, self.clock, namespace),
             sql=None if namespace else PostgresSql(runner),

@@ -11,8 +11,8 @@ from polymem.engines.postgres._listener import Listener
 from polymem.engines.postgres._runner import PoolRunner
 
 _FIRST_PAUSE: Final = 0.002
-_PATIENCE: Final = 1.0
-"""Seconds after which a reader looks without having been woken."""
+_PATIENCE, _UNHEARD = 1.0, 0.05
+"""Seconds after which a reader looks without having been woken, and where nobody can wake it."""
 
 
 class PostgresEvents:
@@ -37,7 +37,7 @@ class PostgresEvents:
 
     async def _wait(self, after: str, limit: int, wait: float, woken: asyncio.Event) -> ChangePage | None:
         loop = asyncio.get_running_loop()
-        deadline, pause = loop.time() + wait, _PATIENCE
+        deadline, pause = loop.time() + wait, self._patience
         while True:
             page = await self._page(after, limit)
             left = deadline - loop.time()
@@ -48,7 +48,11 @@ class PostgresEvents:
                 woken.clear()
                 pause = _FIRST_PAUSE  # what was notified may wait for an older transaction to end
             else:
-                pause = min(2 * pause, _PATIENCE)
+                pause = min(2 * pause, self._patience)
+
+    @property
+    def _patience(self) -> float:
+        return _PATIENCE if self._listener.heard else _UNHEARD
 
     async def _page(self, after: str, limit: int) -> ChangePage | None:
         now = self._clock.now()

@@ -12,7 +12,7 @@ from polymem.contracts.text import Document, TextCollection, TextFeatures, TextH
 from polymem.core.codec import decode_json, encode_json
 from polymem.core.page import Page
 from polymem.engines.postgres import _collections
-from polymem.engines.postgres._collections import Place
+from polymem.engines.postgres._collections import Numbers, Place
 from polymem.engines.postgres._filter import Values, compile_filter
 from polymem.engines.postgres._runner import Runner
 from polymem.engines.postgres._text_index import Indexes, SearchIndex, Slot, in_thread
@@ -36,8 +36,9 @@ class PostgresText:
 
     features = TextFeatures(languages=LANGUAGES)
 
-    def __init__(self, runner: Runner, namespace: str, indexes: Indexes | None) -> None:
+    def __init__(self, runner: Runner, namespace: str, numbers: Numbers | None, indexes: Indexes | None) -> None:
         self._runner, self._namespace, self._indexes = runner, namespace, indexes
+        self._numbers = numbers or Numbers()
 
     async def put_many(self, collection: TextCollection, documents: Sequence[Document], /) -> None:
         ordered = sorted(documents, key=lambda document: document.id)
@@ -46,7 +47,7 @@ class PostgresText:
         await _collections.put(self._runner, self._place(collection), _PUT, *map(list, zip(*rows, strict=True)))
 
     async def get_many(self, collection: TextCollection, ids: Sequence[str], /) -> dict[str, Document]:
-        rows = await _collections.get(self._runner, self._place(collection), _DOCUMENT, ids)
+        rows = await _collections.get(self._runner, self._numbers, self._place(collection), _DOCUMENT, ids)
         return {row[0]: _document(row) for row in rows}
 
     async def delete_many(self, collection: TextCollection, ids: Sequence[str], /) -> int:
@@ -80,10 +81,8 @@ class PostgresText:
             found = {word: [index.frequency(term) for term in language.query_terms([word])] for word in words}
             return index.rows, {word: min(counts, default=0) for word, counts in found.items()}
 
-        number = await _collections.find(self._runner.fetch, self._place(collection))
-        if number is None:
-            return 0, dict.fromkeys(words, 0)
-        return await self._use(number, lambda _, index: in_thread(lambda: count(index)))
+        nothing = 0, dict.fromkeys(words, 0)
+        return await self._use(collection, lambda found: in_thread(lambda: count(found.postings)), nothing)
 
     async def page(
         self, collection: TextCollection, after: str | None, limit: int, /, *, where: Filter | None
@@ -100,18 +99,16 @@ class PostgresText:
 
     async def _ranked(self, collection: TextCollection, wanted: "_Wanted") -> "_Ranked":
         language = analyzer(collection.language)
-        number = await _collections.find(self._runner.fetch, self._place(collection))
-        if number is None:
-            return _Ranked(analysed(language, TextQuery(), lambda: Vocabulary(language)), [])
+        nothing = _Ranked(analysed(language, TextQuery(), lambda: Vocabulary(language)), [])
 
-        async def rank(slot: Slot, index: SearchIndex) -> _Ranked:
+        async def rank(found: _Found) -> _Ranked:
             words = Vocabulary(language)
             if wanted.query.prefixes:
-                words = await slot.vocabulary(self._runner.fetch, number, language)
-            allowed = None if wanted.where is None else await self._satisfying(number, wanted.where)
-            return await in_thread(lambda: _rank(index, language, words, wanted, allowed))
+                words = await found.slot.vocabulary(self._runner.fetch, found.number, language)
+            allowed = None if wanted.where is None else await self._satisfying(found.number, wanted.where)
+            return await in_thread(lambda: _rank(found.postings, language, words, wanted, allowed))
 
-        return await self._use(number, rank)
+        return await self._use(collection, rank, nothing)
 
     async def _satisfying(self, number: int, where: Filter) -> set[str]:
         values = Values([number])
@@ -119,14 +116,22 @@ class PostgresText:
         rows = await self._runner.fetch(f"select id from pm_texts where collection = $1 and {condition}", *values)
         return {id for (id,) in rows}
 
-    async def _use(self, number: int, work: Callable[[Slot, SearchIndex], Awaitable[Result]]) -> Result:
+    async def _use(
+        self, collection: TextCollection, work: Callable[["_Found"], Awaitable[Result]], nothing: Result
+    ) -> Result:
         """Work on the fresh index; others that want the same collection wait."""
-        slot = Slot() if self._indexes is None else self._indexes.slot(number)
-        async with slot.lock:
-            result = await work(slot, await slot.refresh(self._runner.fetch, number))
-        if self._indexes is not None:
-            self._indexes.measure(number, slot)
-        return result
+
+        async def use(number: int) -> list[Result]:
+            slot = Slot() if self._indexes is None else self._indexes.slot(number)
+            async with slot.lock:
+                index = await slot.refresh(self._runner.fetch, number)
+                results = [] if index is None else [await work(_Found(number, slot, index))]
+            if self._indexes is not None:
+                self._indexes.measure(number, slot)
+            return results
+
+        results = await self._numbers.rows(self._runner.fetch, self._place(collection), use)
+        return results[0] if results else nothing
 
     def _place(self, collection: TextCollection) -> Place:
         return Place(self._namespace, "text", collection.name, {"language": collection.language})
@@ -139,6 +144,14 @@ class _Wanted(NamedTuple):
     limit: int
     offset: int
     where: Filter | None
+
+
+class _Found(NamedTuple):
+    """A collection with its index."""
+
+    number: int
+    slot: Slot
+    postings: SearchIndex
 
 
 class _Ranked(NamedTuple):

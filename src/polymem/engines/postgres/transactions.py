@@ -18,6 +18,7 @@ from polymem.errors import (
     StorageConflictError,
     StorageConnectionError,
     StorageDataError,
+    StorageError,
     StorageTimeoutError,
 )
 
@@ -67,6 +68,8 @@ class TransactionRunner:
     async def fetch(self, statement: str, /, *values: Any) -> list[Any]:
         async with self._turn() as link:
             return await link.fetch(statement, *values)
+
+    point = fetch
 
     @asynccontextmanager
     async def attempt(self) -> AsyncIterator[Fetch]:
@@ -121,7 +124,7 @@ class TransactionRunner:
         if isinstance(error, TimeoutError):
             late = self._loop.time() >= self._deadline
             raise StorageTimeoutError(_TIMED_OUT if late else _SILENT, retryable=not late) from error
-        if breaks_connection(error):
+        if breaks_connection(error) or (self._link.closed and not isinstance(error, StorageError)):
             raise StorageConnectionError(_LOST, retryable=True) from error
 
     def _expire(self) -> None:
@@ -133,7 +136,7 @@ class TransactionRunner:
                 await self._roll_back(_TIMED_OUT)
 
     async def _roll_back(self, why: str) -> None:
-        self._link.timeout = _PATIENT
+        self._link.timeout = min(self._limit, _PATIENT)
         await to_the_end(self._finish(why, self._link.run("rollback")))
 
     async def _finish(self, how: str, ending: Any) -> None:

@@ -11,6 +11,7 @@ from polymem.core.clock import Clock, to_datetime
 from polymem.core.page import Page
 from polymem.engines.postgres._runner import Runner
 
+_encode: Final = msgspec.json.Encoder().encode
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _COLUMNS: Final = (
@@ -61,7 +62,7 @@ class PostgresTurns:
     async def append(self, rows: Sequence[TurnRow], /, *, replace: bool) -> list[int]:
         if len(rows) == 1 and rows[0].turn_id is None:
             session_id, _, *values = _stored(rows[0])
-            if made := await self._runner.fetch(_APPEND_ONE, self._tenant, session_id, *values):
+            if made := await self._runner.point(_APPEND_ONE, self._tenant, session_id, *values):
                 return [made[0][0]]  # else somebody took the number
         async with self._runner.attempt() as fetch:
             numbers: list[int] = (await fetch(_APPEND, self._tenant, *_columns(rows), replace, self._now()))[0][0]
@@ -102,7 +103,7 @@ class PostgresTurns:
         return to_datetime(self._clock.now())
 
     async def _rows(self, statement: str, *values: Any) -> list[TurnRow]:
-        return [_read(row) for row in await self._runner.fetch(statement, *values)]
+        return [_read(row) for row in await self._runner.point(statement, *values)]
 
     async def _number(self, statement: str, *values: Any) -> int:
         return int((await self._runner.fetch(statement, *values))[0][0])
@@ -130,7 +131,7 @@ def _stored(row: TurnRow) -> tuple[Any, ...]:
 
 def _read(row: Any) -> TurnRow:
     uid, session_id, turn_id, role, content, encoded, metadata, created_at, expires_at = row
-    text = content if encoded else msgspec.json.encode(content).decode()
+    text = content if encoded else _encode(content).decode()
     until = None if expires_at is None else _instant(expires_at)
     return TurnRow(uid, session_id, turn_id, role, text, metadata, _instant(created_at), until)
 

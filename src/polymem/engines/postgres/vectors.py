@@ -10,7 +10,7 @@ from polymem.contracts.vectors import Vector, VectorFeatures, VectorHit, VectorR
 from polymem.core.codec import decode_json, encode_json
 from polymem.core.page import Page
 from polymem.engines.postgres import _collections
-from polymem.engines.postgres._collections import Place
+from polymem.engines.postgres._collections import Numbers, Place
 from polymem.engines.postgres._filter import Values, compile_filter
 from polymem.engines.postgres._runner import Runner
 from polymem.engines.postgres._vector_index import Approximate, index_scan, indexed_type
@@ -21,42 +21,37 @@ _DISTANCES: Final = {"cosine": "<=>", "dot": "<#>", "l2": "<->"}
 _MEANS: Final = {"cosine": "avg(l2_normalize(embedding))", "dot": "avg(embedding)", "l2": "avg(embedding)"}
 _SPARE: Final = 16
 """How many more are asked for, since the server's float32 may put neighbours in the wrong order."""
-_SHORTEST, _LONGEST = 1e-12, 1e12
-"""Lengths between which the server's float32 sums of squares are sound."""
-_RECORD: Final = "id, original, vector_send(embedding), payload"
+_RECORD: Final = "id, vector_send(embedding), payload"
 _PUT: Final = _collections.put_statement(
-    "insert into pm_vectors(collection, id, embedding, payload, original) "
-    "select place.collection, r.id, ($6::float4[])[(r.n - 1) * $7::int + 1 : r.n * $7::int]::vector, r.payload, "
-    "r.original from place, unnest($5::text[], $8::text[], $9::bytea[]) with ordinality as r(id, payload, original, n) "
-    "on conflict (collection, id) do update "
-    "set embedding = excluded.embedding, payload = excluded.payload, original = excluded.original"
+    "insert into pm_vectors(collection, id, embedding, payload) "
+    "select place.collection, r.id, ($6::float4[])[(r.n - 1) * $7::int + 1 : r.n * $7::int]::vector, r.payload "
+    "from place, unnest($5::text[], $8::text[]) with ordinality as r(id, payload, n) "
+    "on conflict (collection, id) do update set embedding = excluded.embedding, payload = excluded.payload"
 )
 
 
 class PostgresVectors:
     """The vector spaces of one namespace."""
 
-    def __init__(self, runner: Runner, namespace: str, approximate: Approximate | None) -> None:
+    def __init__(
+        self, runner: Runner, namespace: str, numbers: Numbers | None, approximate: Approximate | None
+    ) -> None:
         self._runner, self._namespace, self._approximate = runner, namespace, approximate
+        self._numbers = numbers or Numbers()
         self.features = VectorFeatures(exact=approximate is None, max_dimensions=16_000)
 
     async def put_many(self, space: VectorSpace, records: Sequence[VectorRecord], /) -> None:
         ordered = sorted(records, key=lambda record: record.id)
-        originals = [_original(record.vector, space) for record in ordered]
-        stored = [
-            record.vector if original is None else _unit(record.vector)
-            for record, original in zip(ordered, originals, strict=True)
-        ]
         payloads = [encode_json(record.payload).decode() for record in ordered]
         number = await _collections.put(
             self._runner, self._place(space), _PUT, [record.id for record in ordered],
-            np.concatenate(stored).tolist(), space.dimensions, payloads, originals,
+            np.concatenate([record.vector for record in ordered]).tolist(), space.dimensions, payloads,
         )  # fmt: skip
         if self._approximate is not None:
             await self._approximate.index(self._runner, number, space)
 
     async def get_many(self, space: VectorSpace, ids: Sequence[str], /) -> dict[str, VectorRecord]:
-        rows = await _collections.get(self._runner, self._place(space), _RECORD, ids)
+        rows = await _collections.get(self._runner, self._numbers, self._place(space), _RECORD, ids)
         return {row[0]: _record(row) for row in rows}
 
     async def delete_many(self, space: VectorSpace, ids: Sequence[str], /) -> int:
@@ -74,7 +69,7 @@ class PostgresVectors:
     ) -> list[VectorHit]:
         wanted = _Wanted(vector, limit, where, min_score)
         found, rows = await self._nearest(space, wanted, "v.payload")
-        payloads = {row[0]: row[3] for row in rows}
+        payloads = {row[0]: row[2] for row in rows}
         return [VectorHit(id, score, decode_json(payloads[id])) for id, score in found]
 
     async def rank(
@@ -83,7 +78,9 @@ class PostgresVectors:
         return (await self._nearest(space, _Wanted(vector, limit, where, None), "null"))[0]
 
     async def centred_cosines(self, space: VectorSpace, vector: Vector, ids: Sequence[str], /) -> dict[str, float]:
-        rows = await _collections.get(self._runner, self._place(space), "id, vector_send(embedding)", ids)
+        rows = await _collections.get(
+            self._runner, self._numbers, self._place(space), "id, vector_send(embedding)", ids
+        )
         known = {id: _array(sent) for id, sent in rows}
         found = [id for id in ids if id in known]
         if not found:
@@ -118,15 +115,16 @@ class PostgresVectors:
         """Ids with scores, and the rows they are from: the server finds, and what it found is scored in float64 as by
         the other engines.
         """
-        number = await _collections.find(self._runner.fetch, self._place(space))
-        if number is None:
-            return [], []
         kind = None if self._approximate is None else indexed_type(space)
-        statement, values = _nearest_statement(number, space, wanted, payload, kind)
-        rows = await self._runner.fetch(statement, *values)
+
+        async def search(number: int) -> list[Any]:
+            statement, values = _nearest_statement(number, space, wanted, payload, kind)
+            return await self._runner.fetch(statement, *values)
+
+        rows = await self._numbers.rows(self._runner.fetch, self._place(space), search)
         index = VectorIndex(space.dimensions, space.metric)
         if rows:
-            index.put_many([row[0] for row in rows], [_vector(row[1], row[2]) for row in rows])
+            index.put_many([row[0] for row in rows], [_array(row[1]) for row in rows])
         return index.search(wanted.vector, wanted.limit, None, wanted.min_score), rows
 
     def _place(self, space: VectorSpace) -> Place:
@@ -161,16 +159,9 @@ def _nearest_statement(
         distance = f"embedding::{indexed} {operator} {given}::{indexed}"
         nearest = index_scan(number, condition, distance, few)
     return (
-        f"with nearest as materialized ({nearest}) select v.id, v.original, vector_send(v.embedding), {payload} "
+        f"with nearest as materialized ({nearest}) select v.id, vector_send(v.embedding), {payload} "
         "from nearest n join pm_vectors v on v.collection = $1 and v.id = n.id"
     ), values
-
-
-def _original(vector: Vector, space: VectorSpace) -> bytes | None:
-    """What is to be kept of a vector beside one of length 1 that is searched in its place."""
-    if space.metric != "cosine" or _SHORTEST < np.linalg.norm(vector.astype(np.float64)) < _LONGEST:
-        return None
-    return vector.astype("<f4").tobytes()
 
 
 def _unit(vector: Vector) -> Vector:
@@ -183,9 +174,5 @@ def _array(sent: bytes) -> Vector:
     return np.frombuffer(sent, ">f4", offset=4).astype(np.float32)
 
 
-def _vector(original: bytes | None, sent: bytes) -> Vector:
-    return _array(sent) if original is None else np.frombuffer(original, "<f4").astype(np.float32)
-
-
 def _record(row: Any) -> VectorRecord:
-    return VectorRecord(row[0], _vector(row[1], row[2]), decode_json(row[3]))
+    return VectorRecord(row[0], _array(row[1]), decode_json(row[2]))
