@@ -10,7 +10,7 @@ import pytest
 
 import polymem
 from polymem.cli import COMMANDS, main
-from polymem.cli.matrix import EMBEDDED, capability_matrix
+from polymem.cli.matrix import capability_matrix, declared
 from polymem.contracts.drivers import CONTRACTS
 from polymem.errors import StorageDataError
 
@@ -297,17 +297,18 @@ class TestEngines:
     def test_the_matrix_is_read_off_the_drivers(self, run: Run, folder: Path) -> None:
         rows = capability_matrix()
         assert [row.contract for row in rows if row.feature is None] == list(CONTRACTS)
-        assert all(tuple(row.engines) == tuple(EMBEDDED) for row in rows)
+        assert all(tuple(row.engines) == tuple(declared()) for row in rows)
         durable = next(row for row in rows if (row.contract, row.feature) == ("kv", "durable"))
-        assert durable.engines == {"memory": False, "json_file": True, "sqlite": True}
+        everywhere = {"memory": False, "json_file": True, "sqlite": True, "postgres": True, "redis": False}
+        assert durable.engines == everywhere
         lines = run("doctor", "--matrix", "--markdown").out.splitlines()
-        assert lines[:2] == ["| contract | memory | json_file | sqlite |", "| --- | --- | --- | --- |"]
-        assert "| graph | yes | no | durable |" in lines
+        assert lines[:2] == [f"| contract | {' | '.join(everywhere)} |", "| --- | --- | --- | --- | --- | --- |"]
+        assert "| graph | yes | no | durable | durable | no |" in lines
         assert len(lines) == len(CONTRACTS) + 2
         assert not list(folder.iterdir())
         assert "kv: durable" in run("doctor", "--matrix").out
         assert run("doctor", "--matrix", "--json").json[0] == {
-            "contract": "kv", "feature": None, "engines": {"memory": True, "json_file": True, "sqlite": True},
+            "contract": "kv", "feature": None, "engines": dict.fromkeys(everywhere, True),
         }  # fmt: skip
 
     def test_conformance(self, run: Run) -> None:

@@ -11,7 +11,7 @@ import click
 from polymem.cli import output
 from polymem.cli.connection import configuration, store
 from polymem.cli.invocation import Command, Invocation, pass_invocation
-from polymem.cli.matrix import EMBEDDED, as_cells, as_markdown, capability_matrix
+from polymem.cli.matrix import as_cells, as_markdown, capability_matrix
 from polymem.config import Config
 from polymem.config.masking import mask_url
 from polymem.core.health import HealthCheckResult
@@ -107,4 +107,4 @@ def _show_findings(findings: dict[str, Any], rows: Any) -> None:
 
 
 def _show_matrix(rows: Any) -> None:
-    output.table(("capability", *EMBEDDED), as_cells(rows))
+    output.table(("capability", *rows[0].engines), as_cells(rows))

@@ -1,17 +1,35 @@
 """What each engine can do, read off its drivers: printed by `polymem doctor`, and the README's table."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Final, NamedTuple
 
 from polymem.contracts.drivers import CONTRACTS, Drivers
 from polymem.core.registry import create_engine
+from polymem.errors import StorageUnsupportedError
 
-EMBEDDED: Final = {
+_URLS: Final = {
     "memory": "memory:",
     "json_file": "file:never-opened.json",
     "sqlite": "sqlite:///never-opened.db",
+    "postgres": "postgresql://never-opened",
+    "redis": "redis://never-opened",
 }
+Features = dict[str, dict[str, object]]
+
+
+def declared() -> dict[str, Features]:
+    """What each engine declares before it is opened, by contract; engines whose client is not installed are left out.
+
+    A server may turn out to have less: PostgreSQL without pgvector, a Redis Cluster.
+    """
+    found: dict[str, Features] = {}
+    for name, url in _URLS.items():
+        with suppress(StorageUnsupportedError):
+            drivers: Drivers = create_engine(url).drivers("")
+            found[name] = {contract: asdict(features) for contract, features in drivers.features().items()}
+    return found
 
 
 class Capability(NamedTuple):
@@ -23,8 +41,8 @@ class Capability(NamedTuple):
 
 
 def capability_matrix() -> list[Capability]:
-    """One row per contract and one per feature, for the embedded engines; no I/O."""
-    engines = {name: _features(url) for name, url in EMBEDDED.items()}
+    """One row per contract and one per feature; no I/O."""
+    engines = declared()
     rows: list[Capability] = []
     for contract in CONTRACTS:
         cells = {name: features.get(contract) for name, features in engines.items()}
@@ -50,9 +68,9 @@ def as_cells(rows: Sequence[Capability]) -> list[tuple[str, ...]]:
 
 def as_markdown() -> str:
     """The README's table: one row per contract, in each engine's cell the features that it has."""
-    engines = [_features(url) for url in EMBEDDED.values()]
-    rows = [(contract, *(_summary(features.get(contract)) for features in engines)) for contract in CONTRACTS]
-    lines = [("contract", *EMBEDDED), ("---",) * (len(EMBEDDED) + 1), *rows]
+    engines = declared()
+    rows = [(contract, *(_summary(features.get(contract)) for features in engines.values())) for contract in CONTRACTS]
+    lines = [("contract", *engines), ("---",) * (len(engines) + 1), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -61,11 +79,6 @@ def _summary(features: dict[str, object] | None) -> str:
         return "no"
     said = [name if value is True else f"{name} {_cell(value)}" for name, value in features.items() if value]
     return ", ".join(said) or "yes"
-
-
-def _features(url: str) -> dict[str, dict[str, object]]:
-    drivers: Drivers = create_engine(url).drivers("")
-    return {contract: asdict(features) for contract, features in drivers.features().items()}
 
 
 def _cell(value: object) -> str:
