@@ -14,13 +14,18 @@ pytestmark = [pytest.mark.integration]
 BASIC = ("engine", "kv", "query", "turns", "transactions", "sql")
 
 
+def own_database(url: str, name: str) -> str:
+    """Calls wait for a connection as long as it takes on a machine with other work to do."""
+    return f"{database(url, name)}?acquire_timeout=60"
+
+
 class TestPostgres(ServerSuite):
     server = "postgres"
     examples = 30
 
     @classmethod
     def connect(cls, url: str) -> None:
-        cls.harness = UrlHarness(database(url, cls.__name__))
+        cls.harness = UrlHarness(own_database(url, cls.__name__))
 
 
 class TestPostgres18(TestPostgres):
@@ -45,7 +50,7 @@ class TestLayersOnPostgres(ServerSuite):
 
     @classmethod
     def connect(cls, url: str) -> None:
-        own = database(url, cls.__name__)
+        own = own_database(url, cls.__name__)
         layers = (Encryption(Keyring(Key("test", bytes(range(32))))), Compression(threshold=64))
         cls.harness = EngineHarness(lambda _, clock: create_engine(own, clock=clock), layers=layers)
 
@@ -57,9 +62,21 @@ class TestCachedPostgres(ServerSuite):
 
     @classmethod
     def connect(cls, url: str) -> None:
-        own = database(url, cls.__name__)
+        own = own_database(url, cls.__name__)
         policy = CachePolicy(max_staleness=3600)  # alone on the database
 
         cls.harness = EngineHarness(
             lambda _, clock: CachedEngine(create_engine(own, clock=clock), policy), shared=False
         )
+
+
+class TestApproximateVectors(ServerSuite):
+    """With an index per collection."""
+
+    server = "postgres"
+    examples = 5
+    contracts = ("vectors",)
+
+    @classmethod
+    def connect(cls, url: str) -> None:
+        cls.harness = UrlHarness(own_database(url, cls.__name__) + "&vector_index=hnsw")

@@ -6,13 +6,11 @@ import threading
 from collections import Counter
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polymem.core import batch
 from polymem.core.batch import Batcher
 from polymem.core.breaker import Breaker
 from polymem.core.guard import GuardContext, guard
@@ -175,62 +173,6 @@ def test_a_batch_runs_in_the_context_of_none_of_its_callers():
         for _ in range(2):
             await asyncio.gather(*(caller(name) for name in "abc"))
         assert seen == ["nobody", "nobody"]
-
-    run(work)
-
-
-def test_halves_take_turns_and_one_leaves_before_the_other_is_awakened():
-    async def work():
-        server = Server()
-        batcher = server.batcher(halves=True)
-        answered = []
-
-        async def caller(name):
-            for turn in range(3):
-                await batcher.submit((name, turn))
-                answered.append((name, turn, len(server.sent)))
-
-        tasks = await behind_a_held_call(server, batcher)
-        callers = [asyncio.create_task(caller(name)) for name in range(40)]
-        await ticks()
-        server.gate.set()
-        await asyncio.gather(*tasks, *callers)
-        first, second = range(20), range(20, 40)
-        assert [(kind, [*items]) for kind, items in server.sent[1:]] == [
-            ("many", [(name, turn) for name in half]) for turn in range(3) for half in (first, second)
-        ]
-        assert {sent for name, turn, sent in answered if (name in first, turn) == (True, 0)} == {3}, (
-            "direct, both halves"
-        )
-
-    run(work)
-
-
-def test_a_crowd_too_small_for_halves_stays_together():
-    async def work():
-        server = Server()
-        batcher = server.batcher(halves=True)
-        tasks = await behind_a_held_call(server, batcher, *"abcdefgh")
-        server.gate.set()
-        await outcomes(tasks)
-        assert server.sent[1:] == [("many", [*"abcdefgh"])]
-
-    run(work)
-
-
-def test_the_second_half_waits_while_the_first_is_sent_one_by_one():
-    """Else a write of the second could be overtaken by one of the first."""
-
-    async def work():
-        server = Server()
-        batcher = server.batcher(halves=True)
-        items = [("bad", 0), *((key, 0) for key in range(39))]
-        tasks = await behind_a_held_call(server, batcher, *items)
-        server.gate.set()
-        answers = await outcomes(tasks)
-        assert [isinstance(answer, StorageDataError) for answer in answers[1:]] == [True, *[False] * 39]
-        singles = [("one", item) for item in items[:20]]
-        assert server.sent[1:] == [("many", items[:20]), *singles, ("many", items[20:])]
 
     run(work)
 
@@ -870,11 +812,11 @@ cancellations = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 7)), max_s
 
 
 @settings(deadline=None, max_examples=300)
-@given(scripts, servers, cancellations, st.booleans(), st.integers(0, 60), st.booleans())
-def test_any_interleaving_keeps_the_promises(scripts, server, cancellations, shared, close_at, halves):
+@given(scripts, servers, cancellations, st.booleans(), st.integers(0, 60))
+def test_any_interleaving_keeps_the_promises(scripts, server, cancellations, shared, close_at):
     async def work():
         history = History()
-        writes = Batcher(server.one, server.many, size=len, max_calls=4, halves=halves)
+        writes = Batcher(server.one, server.many, size=len, max_calls=4)
         reader = server if shared else Model(server.fates[::-1], server.delays[::-1], stored=server.stored)
         reads = writes if shared else Batcher(reader.one, reader.many, size=len, max_calls=4)
         tasks = [asyncio.create_task(client(history, {"put": writes, "get": reads}, script)) for script in scripts]
@@ -894,8 +836,7 @@ def test_any_interleaving_keeps_the_promises(scripts, server, cancellations, sha
             assert task.cancelled() or task.exception() is None
         return history
 
-    with patch.object(batch, "_HALF", 1):
-        history = run(work)
+    history = run(work)
     written = Counter(server.log)
     assert all(count == 1 for count in written.values()), "a write was applied twice"
     assert set(history.acknowledged) <= set(written), "an acknowledged write is missing"

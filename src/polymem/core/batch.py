@@ -1,4 +1,4 @@
-"""Batching for network engines: direct when idle, else one batch per loop tick, or by halves.
+"""Batching for network engines: direct when idle, else one batch per loop tick.
 
 Calls go out in the order of `submit`, one driver call at a time, so a key keeps its order. That holds within one
 batcher: an engine has one for all its writes (else a put whose caller was cancelled could land after a later delete)
@@ -9,15 +9,13 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import copy_context
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from polymem.errors import Outcome, StorageConnectionError, StorageError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _Call = tuple[Item, int, asyncio.Future[Result]]
-_HALF: Final = 16
-"""Calls that are worth a batch of their own."""
 
 
 class Batcher(Generic[Item, Result]):
@@ -25,9 +23,6 @@ class Batcher(Generic[Item, Result]):
     in the order of submission and returns a result or exception for each; merging them (last put wins, first delete
     says True) is its affair. If it raises, `translate`, the engine's error map, tells whether none was applied.
     `one`, when cancelled, must not return before the server is done with the call. `size` is in bytes.
-
-    With `halves` a crowd is sent in two parts by turns, so that the callers of one prepare their next calls while the
-    server works for the other: for servers whose batches cost little beside the calls in them.
     """
 
     def __init__(
@@ -38,11 +33,10 @@ class Batcher(Generic[Item, Result]):
         size: Callable[[Item], int],
         max_calls: int = 512,
         max_bytes: int = 1_000_000,
-        halves: bool = False,
         translate: Callable[[Exception], StorageError | None] = lambda _: None,
     ) -> None:
         self._one, self._many, self._size, self._translate = one, many, size, translate
-        self._max_calls, self._max_bytes, self._halves = max_calls, max_bytes, halves
+        self._max_calls, self._max_bytes = max_calls, max_bytes
         self._loop, self._context = asyncio.get_running_loop(), copy_context()  # batches run in no caller's context
         self._queue: deque[_Call[Item, Result]] = deque()
         self._busy = self._crowded = self._scheduled = self._closed = False
@@ -73,19 +67,15 @@ class Batcher(Generic[Item, Result]):
         self._busy = busy
         if self._queue and not (busy or self._scheduled):
             self._scheduled = True
-            self._loop.call_soon(self._gather, context=self._context)  # so that tasks awakened now can add theirs
+            self._loop.call_soon(self._flush, context=self._context)  # so that tasks awakened now can add theirs
         elif self._closed and not (busy or self._queue):
             self._drained.set()
 
-    def _gather(self) -> None:
-        waiting = len(self._queue)  # everybody: those whose call was just answered have had time to send another
-        self._flush((waiting + 1) // 2 if self._halves and waiting >= 2 * _HALF else waiting)
-
-    def _flush(self, most: int) -> None:
-        """Send the next calls within all limits; an item larger than `max_bytes` travels alone."""
+    def _flush(self) -> None:
+        """Send the next calls within both limits; an item larger than `max_bytes` travels alone."""
         batch = [self._queue.popleft()]
-        room, most = self._max_bytes - batch[0][1], min(most, self._max_calls)
-        while self._queue and len(batch) < most and self._queue[0][1] <= room:
+        room = self._max_bytes - batch[0][1]
+        while self._queue and len(batch) < self._max_calls and self._queue[0][1] <= room:
             batch.append(self._queue.popleft())
             room -= batch[-1][1]
         self._scheduled, self._busy, self._crowded = False, True, len(batch) > 1
@@ -103,28 +93,24 @@ class Batcher(Generic[Item, Result]):
             self._proceed(busy=False)
 
     async def _run(self, batch: list[_Call[Item, Result]]) -> None:
-        outcomes = await self._together(batch) if len(batch) > 1 else None
-        if outcomes is None:
+        if len(batch) == 1 or not await self._together(batch):
             await self._one_by_one(batch)
-        self._busy = False
-        if self._halves and len(self._queue) >= _HALF:
-            self._flush(len(self._queue))  # leaves before any task that is awakened now
-        for (_, _, future), outcome in zip(batch, outcomes or (), strict=False):
-            _settle(future, outcome)
         batch.clear()
-        self._proceed(busy=self._busy)  # before the awakened tasks run: the next single call goes direct
+        self._proceed(busy=False)  # before the awakened tasks run: the next single call goes direct
 
-    async def _together(self, batch: list[_Call[Item, Result]]) -> Sequence[Result | Exception] | None:
-        """The outcome of each call; None: nothing was done, each is to be sent by itself."""
+    async def _together(self, batch: list[_Call[Item, Result]]) -> bool:
+        """False: nobody was answered, each call is to be sent by itself."""
         try:
             outcomes = await self._many([item for item, _, _ in batch])
             if len(outcomes) != len(batch):
                 raise StorageError(f"{len(outcomes)} results for {len(batch)} calls", outcome=Outcome.UNKNOWN)
         except Exception as error:  # noqa: BLE001 - every caller of the batch hears of it
             if self._blames_a_call(error):
-                return None
-            return [_own(error) for _ in batch]
-        return outcomes
+                return False
+            outcomes = [_own(error) for _ in batch]
+        for (_, _, future), outcome in zip(batch, outcomes, strict=True):
+            _settle(future, outcome)
+        return True
 
     async def _one_by_one(self, batch: list[_Call[Item, Result]]) -> None:
         for sent, (item, _, future) in enumerate(batch, 1):

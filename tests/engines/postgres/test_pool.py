@@ -209,3 +209,21 @@ async def test_closing_waits_for_calls_and_refuses_new_ones(server: Server) -> N
     pool.release(link)
     await closing
     assert server.open == []
+
+
+async def test_a_connection_holds_a_bounded_number_of_statements() -> None:
+    class Prepared:
+        async def fetch(self) -> list[int]:
+            return [1]
+
+    class Preparing(Connection):
+        async def prepare(self, _: str, timeout: float) -> Prepared:  # noqa: ASYNC109 - asyncpg's
+            return Prepared()
+
+        async def fetch(self, _: str, timeout: float) -> list[int]:  # noqa: ASYNC109
+            return [1]
+
+    link = Link(Preparing(), prepares=True, timeout=30.0)
+    for number in range(3 * _pool._HELD):
+        assert await link.point(f"select {number}") == [1]
+    assert 0 < len(link._prepared) <= _pool._HELD
