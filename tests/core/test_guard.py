@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from polymem.core.breaker import Breaker
+from polymem.core.breaker import Breaker, PoolExhaustedError
 from polymem.core.guard import GuardContext, _forked, guard, in_transaction, within
 from polymem.core.retry import RetryPolicy
 from polymem.errors import (
@@ -313,6 +313,13 @@ class TestBreaker:
         breaker.admit()
         breaker.abandoned()
         breaker.admit()
+        breaker.failed(PoolExhaustedError("all connections are in use"))
+        breaker.admit()
+
+    def test_much_to_do_is_no_failure_of_the_engine(self):
+        breaker = Breaker(failures=1)
+        breaker.failed(PoolExhaustedError("all connections are in use"))
+        assert (breaker.state, breaker.disturbed) == ("closed", False)
 
     def test_an_answer_of_the_engine_is_no_failure(self):
         breaker = Breaker(failures=2)

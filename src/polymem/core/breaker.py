@@ -12,6 +12,10 @@ class BreakerOpenError(StorageConnectionError):
     """Refused without asking the engine; it does not count as another failure."""
 
 
+class PoolExhaustedError(StorageTimeoutError):
+    """No connection came free in time: says that there is much to do, not that the engine fails."""
+
+
 class Breaker:
     """Closed, open after `failures` transient failures in a row, half-open (one probe) after `pause` seconds.
 
@@ -52,6 +56,9 @@ class Breaker:
 
     def failed(self, error: StorageError) -> None:
         if isinstance(error, BreakerOpenError):
+            return
+        if isinstance(error, PoolExhaustedError):
+            self.abandoned()
             return
         if not isinstance(error, _TRANSIENT):
             self.succeeded()  # the engine answered

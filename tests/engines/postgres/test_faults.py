@@ -311,7 +311,7 @@ async def test_a_server_without_connections_to_spare(own: PostgresServer, opened
 async def test_a_replica_takes_over_with_all_that_was_acknowledged(opened: Any) -> None:
     """PG-4: with both hosts in the URL the store follows by itself; the replica is a synchronous one."""
     folder = cache_folder() / f"failover-{uuid4().hex}"
-    async with running(folder / "primary") as primary, running(folder / "replica", of=primary) as replica:
+    async with running(folder) as primary, running(folder.with_name(f"{folder.name}-replica"), of=primary) as replica:
         await asyncio.to_thread(primary.sql, "alter system set synchronous_standby_names = '*'")
         await asyncio.to_thread(primary.sql, "select pg_reload_conf()")
         both = primary.url.removesuffix("/postgres") + f",127.0.0.1:{replica.port}/postgres"

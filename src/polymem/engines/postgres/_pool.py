@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any, Final
 
+from polymem.core.breaker import PoolExhaustedError
 from polymem.engines.postgres._errors import breaks_connection
 from polymem.errors import Outcome, StorageConnectionError, StorageTimeoutError
 
@@ -265,7 +266,7 @@ class Pool:
     def _give_up(self, waiter: "asyncio.Future[Link | None]") -> None:
         waiting = len(self._waiters)
         message = f"all {self._max} connections are in use and {waiting} calls wait; raise max_size or do less at once"
-        _settle(waiter, StorageTimeoutError(message))
+        _settle(waiter, PoolExhaustedError(message))
 
     def _pass_on(self, given: Link | None) -> None:
         if given is None:

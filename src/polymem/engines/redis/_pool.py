@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
+from polymem.core.breaker import PoolExhaustedError
 from polymem.engines.redis._line import Line
-from polymem.errors import StorageConnectionError, StorageTimeoutError
+from polymem.errors import StorageConnectionError
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +109,9 @@ class Pool:
                 raise self._exhausted() from error
             raise
 
-    def _exhausted(self) -> StorageTimeoutError:
+    def _exhausted(self) -> PoolExhaustedError:
         waiting = self.status()["waiting"]
-        return StorageTimeoutError(
+        return PoolExhaustedError(
             f"all {self._size} connections were in use for {self._patience:g} s, with {waiting + 1} callers waiting;"
             " raise `pool` or shorten transactions"
         )
