@@ -20,6 +20,7 @@ from polymem.contracts.transactions import Isolation, Transaction
 from polymem.contracts.turns import Turns
 from polymem.contracts.vectors import Metric, Vectors, VectorSpace
 from polymem.contracts.volume import VOLUME
+from polymem.core.cancellation import to_the_end
 from polymem.core.codec import JsonCodec
 from polymem.core.engine import Engine, Health
 from polymem.core.guard import guard, in_transaction
@@ -246,7 +247,7 @@ class Store(Observable):
         try:
             yield view
         except BaseException:
-            await _to_the_end(view.rollback())
+            await to_the_end(view.rollback())
             raise
         else:
             if not view.ended:
@@ -370,8 +371,8 @@ class TransactionStore(Store):
             yield
         except BaseException:
             self._told.undo(mark)
-            await _to_the_end(self._open.rollback_to(name))
-            await _to_the_end(self._open.release(name))
+            await to_the_end(self._open.rollback_to(name))
+            await to_the_end(self._open.release(name))
             raise
         await self._open.release(name)
 
@@ -386,13 +387,3 @@ class _Ending:
         self.savepoint, self.rollback_to, self.release = (
             transaction.savepoint, transaction.rollback_to, transaction.release,
         )  # fmt: skip
-
-
-async def _to_the_end(work: Awaitable[None]) -> None:
-    """Finish an undo even when the task is cancelled meanwhile, then let the cancellation go on."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise

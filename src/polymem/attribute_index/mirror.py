@@ -8,9 +8,10 @@ from typing import Any, Final
 from polymem.attribute_index.changes import Change, Unsaved, replay
 from polymem.attribute_index.postings import Postings
 from polymem.attribute_index.records import Records
-from polymem.attribute_index.turns import EntityLocks, to_the_end
+from polymem.attribute_index.turns import EntityLocks
 from polymem.attribute_index.values import Attributes, check_stored, same
 from polymem.contracts.kv import Entry
+from polymem.core.cancellation import to_the_end
 from polymem.errors import StorageConflictError
 
 _BATCH: Final = 500

@@ -1,9 +1,9 @@
 """One writer of an entity at a time within an index, and writes that are not cut off half-way."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 Result = TypeVar("Result")
@@ -28,16 +28,3 @@ class EntityLocks:
     def busy(self) -> list[str]:
         """The entities being written now."""
         return list(self._locks)
-
-
-async def to_the_end(work: Coroutine[Any, Any, Result]) -> Result:
-    """Finish the work even when the caller is cancelled meanwhile, then let the cancellation go on.
-
-    A write cut off half-way would leave the index in memory behind the stored one. Whoever cancels twice insists.
-    """
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.gather(task, return_exceptions=True)
-        raise

@@ -2,13 +2,14 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, BinaryIO, Final, NamedTuple, Protocol, final
 
 from polymem.contracts._input import PAGE, json_object, stream
+from polymem.core.cancellation import to_the_end
 from polymem.core.clock import Clock, to_datetime
 from polymem.core.ids import uuid7
 from polymem.core.page import Page
@@ -142,13 +143,13 @@ class Blobs:
         check_key(content_type, field="content_type")
         upload = _Upload(self._driver, self._name)
         try:
-            await _to_the_end(upload.begin())
+            await to_the_end(upload.begin())
             async for part in _parts(_chunks(source), self._driver.features.part_bytes):
-                await _to_the_end(upload.write(part))
+                await to_the_end(upload.write(part))
             info = upload.info(key, content_type, described, self._clock.now())
-            await _to_the_end(upload.commit(info))
+            await to_the_end(upload.commit(info))
         except BaseException:
-            await _to_the_end(upload.abort())
+            await to_the_end(upload.abort())
             raise
         return _blob(info)
 
@@ -282,19 +283,6 @@ class _Upload:
 
     def info(self, key: str, content_type: str, metadata: dict[str, Any], now: int) -> BlobInfo:
         return BlobInfo(key, self._size, self._digest.hexdigest(), content_type, metadata, now, self.id)
-
-
-async def _to_the_end(call: Coroutine[Any, Any, None]) -> None:
-    """Let a call finish even when the task is cancelled meanwhile, so that no late part follows the abort."""
-    task = asyncio.create_task(call)
-    try:
-        await asyncio.wait([task])
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        with suppress(StorageError):
-            task.result()
-        raise
-    task.result()
 
 
 async def _chunks(source: Source) -> AsyncIterator[bytes]:

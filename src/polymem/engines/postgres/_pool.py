@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any, Final
 
 from polymem.core.breaker import PoolExhaustedError
+from polymem.core.cancellation import to_the_end
 from polymem.engines.postgres._errors import breaks_connection
 from polymem.errors import Outcome, StorageConnectionError, StorageTimeoutError
 
@@ -299,19 +300,3 @@ class Pool:
 def _settle(waiter: "asyncio.Future[Link | None]", error: Exception) -> None:
     if not waiter.done():
         waiter.set_exception(error)
-
-
-async def to_the_end(work: Any) -> Any:
-    """Finish something short however often the caller is cancelled meanwhile, then let the cancellation go on."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])  # which leaves it alone when it is cancelled itself
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is None:
-        return task.result()
-    if not task.cancelled():
-        task.exception()  # has been looked at
-    raise cancelled

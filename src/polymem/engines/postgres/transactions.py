@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from polymem.contracts.drivers import Drivers
 from polymem.contracts.transactions import Isolation, TransactionFeatures
+from polymem.core.cancellation import to_the_end
 from polymem.core.text import check_name
 from polymem.engines.postgres._errors import breaks_connection
-from polymem.engines.postgres._pool import Link, Pool, to_the_end
+from polymem.engines.postgres._pool import Link, Pool
 from polymem.engines.postgres._runner import Fetch, PoolRunner, Runner
 from polymem.errors import (
     StorageConflictError,

@@ -1,13 +1,14 @@
 """One connection and what is said over it: commands out, as many replies back."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar, cast
 
 from hiredis import pack_command
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ReadOnlyError, ResponseError
 
+from polymem.core.cancellation import to_the_end
 from polymem.engines.redis._errors import translate
 from polymem.errors import Outcome, StorageConnectionError, StorageError, StorageTimeoutError
 
@@ -123,18 +124,6 @@ async def waited(task: asyncio.Future[Any]) -> None:
             await asyncio.wait({task})
         except asyncio.CancelledError:
             continue
-
-
-async def to_the_end(work: Coroutine[Any, Any, Result] | asyncio.Future[Result]) -> Result:
-    """Its result; a cancellation is passed on when the work is done."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await waited(task)
-        if not task.cancelled():
-            task.exception()  # looked at, so that nobody warns of it
-        raise
 
 
 def _packed(commands: Sequence[Command]) -> bytes:

@@ -8,8 +8,9 @@ from redis.asyncio import RedisCluster
 from redis.client import NEVER_DECODE
 from redis.exceptions import ResponseError
 
+from polymem.core.cancellation import to_the_end
 from polymem.engines.redis._errors import translate
-from polymem.engines.redis._line import Command, Line, Word, to_the_end
+from polymem.engines.redis._line import Command, Line, Word
 from polymem.engines.redis._pool import Pool
 from polymem.errors import Outcome, StorageTimeoutError, StorageUnsupportedError
 
