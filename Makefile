@@ -24,10 +24,10 @@ demo: $(VENV)/.demo  ## the main job: store a conversation, recall from it, expl
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev  ## every test that needs no server, with branch coverage
-	$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered --cov-fail-under=95
+	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=95
 
 nightly: $(VENV)/.dev  ## the same with the long crash, power-cut and property runs
-	POLYMEM_NIGHTLY=1 $(BIN)/python -m pytest -n auto --timeout 7200
+	POLYMEM_NIGHTLY=1 $(BIN)/python -m pytest -n auto --dist worksteal --timeout 7200
 
 lint: $(VENV)/.dev  ## style, types and import rules
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Settings of every test."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +11,9 @@ sys.path.insert(0, str(Path(__file__).parent))  # for `servers`, which many test
 from servers.selection import pytest_collection_modifyitems, pytest_configure, pytest_terminal_summary
 
 __all__ = ["pytest_collection_modifyitems", "pytest_configure", "pytest_terminal_summary"]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts what it runs in the background so
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # how long an example takes says something about the machine, not about the code: no test asserts times
 settings.register_profile("polymem", deadline=None)

@@ -136,15 +136,23 @@ async def paused(server: PostgresServer, proxy: FaultProxy, felt: Felt) -> None:
         server.resume()
 
 
+async def again_until(felt: Felt, do: Callable[[], object]) -> None:
+    """For what is over at once: where every call that it met could be repeated, nobody has heard of it."""
+    feeling = asyncio.ensure_future(felt())
+    while not feeling.done():
+        await asyncio.to_thread(do)
+        await asyncio.wait([feeling], timeout=0.2)
+    await feeling
+
+
 async def terminated(server: PostgresServer, proxy: FaultProxy, felt: Felt) -> None:
     others = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'terminated'"
-    await asyncio.to_thread(server.sql, others)
-    await felt()
+    await again_until(felt, lambda: server.sql(others))
 
 
 async def reset(server: PostgresServer, proxy: FaultProxy, felt: Felt) -> None:
-    proxy.cut()
-    await felt()
+    loop = asyncio.get_running_loop()
+    await again_until(felt, lambda: loop.call_soon_threadsafe(proxy.cut))
 
 
 async def answers_lost(server: PostgresServer, proxy: FaultProxy, felt: Felt) -> None:
@@ -234,7 +242,8 @@ async def test_a_call_cancelled_again_and_again_gives_its_connection_back(
     silent: bool, opened: Any, url: str, proxy: FaultProxy
 ) -> None:
     """Also where the server never says that it has given up the statement."""
-    store = await opened(through(url, proxy), max_size=1, min_size=1, acquire_timeout=PATIENCE)
+    options = {"max_size": 1, "min_size": 1, "acquire_timeout": PATIENCE}
+    store = (await opened(through(url, proxy), **options)).namespace("again and again")
     await store.kv.entry("known")
     proxy.latency, proxy.black_hole = 0.05, silent
     proxy.arrived.clear()
