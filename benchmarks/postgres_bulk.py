@@ -16,6 +16,7 @@ from typing import Any
 import asyncpg
 import msgspec
 from report import Figure, arguments, finish
+from server_kv import on_own_postgres
 
 import polymem
 from polymem.jobs.bench_kv import value
@@ -70,17 +71,7 @@ def main() -> None:
 
 
 def on_own_server(options: Any) -> list[Figure]:
-    from servers._process import cache_folder
-    from servers.postgres import PostgresServer, remove
-
-    folder = cache_folder() / "bench-bulk"
-    remove(folder)
-    server = PostgresServer(folder, "fsync=on", "synchronous_commit=on", "max_wal_size=4GB")
-    try:
-        return asyncio.run(measure(server.url, options))
-    finally:
-        server.stop()
-        remove(folder)
+    return on_own_postgres("bench-bulk", measure, options, "fsync=on", "synchronous_commit=on", "max_wal_size=4GB")
 
 
 if __name__ == "__main__":

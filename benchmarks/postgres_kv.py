@@ -12,24 +12,21 @@ import itertools
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import msgspec
 from report import Figure, arguments, finish
+from server_kv import Call, alone, crowded, on_own_postgres
 
 import polymem
 from polymem.jobs.bench_kv import value
-from polymem.jobs.measure import interleaved, ratios, spread, throughput
 from polymem.store import Store
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 KEYS, WINDOW, POOL = 5000, 10, 10
 AT_64 = {"get": 6.0, "put": 5.0}
-SLACK = 3e-6  # seconds that one call may take beyond a tenth
-TURNS = 1.2
 TABLES = """
 create table if not exists raw_kv(key text primary key, body text not null);
 create table if not exists raw_turns (like active_context including all);
@@ -45,7 +42,6 @@ select uid, turn_id, role, content, metadata, created_at, ttl_expires_at from ra
 where tenant = 'default' and session_id = $1 and (ttl_expires_at is null or ttl_expires_at > now())
 order by turn_id desc limit {WINDOW}"""
 decode, encode = msgspec.json.Decoder().decode, msgspec.json.Encoder().encode
-Call = Callable[[int], Awaitable[Any]]
 Fetch = Callable[..., Awaitable[list[Any]]]
 
 
@@ -109,44 +105,9 @@ async def compare(url: str, options: Any) -> list[Figure]:
         for operation in ("get", "put", "turn"):
             figures += await alone(operation, mine, theirs, options)
         for operation in ("get", "put"):
-            figures += await crowded(operation, mine, pools, options)
+            figures += await crowded(operation, mine, pools, options, at_least=AT_64[operation])
     await connection.close()
     return figures
-
-
-async def alone(operation: str, mine: dict[str, Call], theirs: dict[str, Call], options: Any) -> list[Figure]:
-    """Seconds a call, so that the bar can say what they may be beyond the driver's."""
-    found = await measure({"polymem": mine, "held": theirs}, operation, 1, options)
-    times = {side: [1 / rate for rate in rates] for side, rates in found.items()}
-    slack = 0.0 if operation == "turn" else SLACK
-    share = spread((ours - slack) / raw for ours, raw in zip(times["polymem"], times["held"], strict=True))
-    bar = TURNS if operation == "turn" else 1.1
-    lines = [
-        Figure(f"{operation}, 1 task: {side}", spread(t * 1e6 for t in some), "us") for side, some in times.items()
-    ]
-    less = "" if operation == "turn" else " less 3 us"
-    return [*lines, Figure(f"{operation}, 1 task: polymem{less} / held", share, "x", at_most=bar)]
-
-
-async def crowded(
-    operation: str, mine: dict[str, Call], pools: dict[str, dict[str, Call]], options: Any
-) -> list[Figure]:
-    found = await measure({"polymem": mine, **pools}, operation, 64, options)
-    lines = [Figure(f"{operation}, 64 tasks: {side}", spread(rates), "calls/s") for side, rates in found.items()]
-    best = [max(rates) for rates in zip(*(found[side] for side in pools), strict=True)]
-    ratio = ratios(found["polymem"], best)
-    name = f"{operation}, 64 tasks: polymem / the better of them"
-    return [*lines, Figure(name, ratio, "x", at_least=AT_64[operation])]
-
-
-async def measure(
-    sides: dict[str, dict[str, Call]], operation: str, tasks: int, options: Any
-) -> dict[str, list[float]]:
-    calls = {
-        side: partial(throughput, calls[operation], tasks=tasks, seconds=options.seconds)
-        for side, calls in sides.items()
-    }
-    return await interleaved(calls, options.rounds)
 
 
 def main() -> None:
@@ -159,17 +120,7 @@ def main() -> None:
 
 
 def on_own_server(options: Any) -> list[Figure]:
-    from servers._process import cache_folder
-    from servers.postgres import PostgresServer, remove
-
-    folder = cache_folder() / "bench"
-    remove(folder)
-    server = PostgresServer(folder, "fsync=on", "synchronous_commit=on", "autovacuum=off")
-    try:
-        return asyncio.run(compare(server.url, options))
-    finally:
-        server.stop()
-        remove(folder)
+    return on_own_postgres("bench", compare, options, "fsync=on", "synchronous_commit=on", "autovacuum=off")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any
 import asyncpg
 import numpy as np
 from report import Figure, arguments, finish
+from server_kv import on_own_postgres
 
 import polymem
 from polymem.contracts.vectors import Vectors
@@ -140,17 +141,9 @@ def main() -> None:
 
 
 def on_own_server(options: Any) -> list[Figure]:
-    from servers._process import cache_folder
-    from servers.postgres import PostgresServer, remove
-
-    folder = cache_folder() / "bench-vectors"
-    remove(folder)
-    server = PostgresServer(folder, "shared_buffers=1GB", "maintenance_work_mem=512MB", "max_wal_size=4GB")
-    try:
-        return asyncio.run(measure(server.url, options))
-    finally:
-        server.stop()
-        remove(folder)
+    return on_own_postgres(
+        "bench-vectors", measure, options, "shared_buffers=1GB", "maintenance_work_mem=512MB", "max_wal_size=4GB"
+    )
 
 
 if __name__ == "__main__":

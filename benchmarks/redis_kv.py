@@ -9,8 +9,6 @@ LRANGE. Starts redis-server itself unless --url is given.
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,19 +16,16 @@ from typing import Any
 import msgspec
 from redis.asyncio import BlockingConnectionPool, Redis
 from report import Figure, arguments, finish
+from server_kv import Call, alone, crowded
 
 import polymem
 from polymem.jobs.bench_kv import value
-from polymem.jobs.measure import interleaved, ratios, spread, throughput
 from polymem.store import Store
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 KEYS, WINDOW = 5000, 10
 AT_64 = 5.0
-SLACK = 3e-6  # seconds that one call may take beyond a tenth
-TURNS = 1.2
 decode, encode = msgspec.json.Decoder().decode, msgspec.json.Encoder().encode
-Call = Callable[[int], Awaitable[Any]]
 
 
 VALUES = [value(number) for number in range(KEYS)]
@@ -78,44 +73,10 @@ async def compare(url: str, options: Any) -> list[Figure]:
             figures += await alone(operation, mine, redis_calls(held), options)
         for operation in ("get", "put"):
             rivals = {"pool": redis_calls(pool), "blocking pool": redis_calls(waiting)}
-            figures += await crowded(operation, mine, rivals, options)
+            figures += await crowded(operation, mine, rivals, options, at_least=AT_64)
     for client in (held, pool, waiting):
         await client.aclose(close_connection_pool=True)
     return figures
-
-
-async def alone(operation: str, mine: dict[str, Call], theirs: dict[str, Call], options: Any) -> list[Figure]:
-    """Seconds a call, so that the bar can say what they may be beyond the driver's."""
-    found = await measure({"polymem": mine, "held": theirs}, operation, 1, options)
-    times = {side: [1 / rate for rate in rates] for side, rates in found.items()}
-    slack = 0.0 if operation == "turn" else SLACK
-    share = spread((ours - slack) / raw for ours, raw in zip(times["polymem"], times["held"], strict=True))
-    bar = TURNS if operation == "turn" else 1.1
-    lines = [
-        Figure(f"{operation}, 1 task: {side}", spread(t * 1e6 for t in some), "us") for side, some in times.items()
-    ]
-    less = "" if operation == "turn" else " less 3 us"
-    return [*lines, Figure(f"{operation}, 1 task: polymem{less} / held", share, "x", at_most=bar)]
-
-
-async def crowded(
-    operation: str, mine: dict[str, Call], rivals: dict[str, dict[str, Call]], options: Any
-) -> list[Figure]:
-    found = await measure({"polymem": mine, **rivals}, operation, 64, options)
-    lines = [Figure(f"{operation}, 64 tasks: {side}", spread(rates), "calls/s") for side, rates in found.items()]
-    best = [max(rates) for rates in zip(*(found[side] for side in rivals), strict=True)]
-    ratio = ratios(found["polymem"], best)
-    return [*lines, Figure(f"{operation}, 64 tasks: polymem / the better of them", ratio, "x", at_least=AT_64)]
-
-
-async def measure(
-    sides: dict[str, dict[str, Call]], operation: str, tasks: int, options: Any
-) -> dict[str, list[float]]:
-    calls = {
-        side: partial(throughput, calls[operation], tasks=tasks, seconds=options.seconds)
-        for side, calls in sides.items()
-    }
-    return await interleaved(calls, options.rounds)
 
 
 def main() -> None:

@@ -38,8 +38,7 @@ async def _create(link: Link, extension: bool) -> None:
     try:
         if not extension:
             await link.run("create extension if not exists vector schema public")
-        if not (await link.fetch(_STATE))[0][1]:
-            await link.run(_TABLE)
+        await link.run(_TABLE)
     except BaseException:
         if not link.closed:
             await link.run("rollback")

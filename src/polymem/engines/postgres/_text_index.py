@@ -9,7 +9,7 @@ from polymem.core.codec import decode_json
 from polymem.engines.postgres._runner import Fetch
 from polymem.indexes.analyzer import Analyzer
 from polymem.indexes.evicting import IndexCache
-from polymem.indexes.postings import TextIndex
+from polymem.indexes.search_index import SearchIndex
 from polymem.indexes.vocabulary import Vocabulary
 
 MAX_BYTES: Final = 2 << 30
@@ -29,23 +29,6 @@ with news as (
 select pg_current_snapshot()::text, n.id, t.tokens from pm_collections c
 left join news n on true left join pm_texts t on t.collection = $1 and t.id = n.id where c.collection = $1"""
 _FIELDS: Final = "select fields from pm_texts where collection = $1 and id = any($2)"
-
-
-class SearchIndex(TextIndex):
-    """The postings, and the words that prefixes are completed from, read when a prefix is asked for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.words: Vocabulary | None = None
-        self.unread: list[str] = []
-
-    @property
-    def nbytes(self) -> int:
-        return super().nbytes + (0 if self.words is None else self.words.nbytes)
-
-    def put_many(self, ids: Sequence[str], blobs: Sequence[bytes]) -> None:
-        super().put_many(ids, blobs)
-        self.unread.extend(ids)
 
 
 class Slot:

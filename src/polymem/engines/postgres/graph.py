@@ -4,26 +4,21 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, Final
 
-import msgspec
-
 from polymem.contracts.graph import Direction, Edge, GraphFeatures, Node, NodeRef
-from polymem.core.codec import decode_json, encode_json
 from polymem.core.page import Page
+from polymem.engines._graph_rows import EDGE, edge_of, edge_row, json_array, json_text, node_of, position
 from polymem.engines.postgres._runner import Runner
-from polymem.errors import StorageDataError, StorageNotFoundError
+from polymem.errors import StorageNotFoundError
 
 _GRAPH: Final = "namespace = $1 and graph = $2"
 _NODE: Final = "n.label, n.id, n.properties"
-_EDGE: Final = (
-    "e.id, e.source_label, e.source_id, e.target_label, e.target_id, e.type, e.properties, e.valid_from, e.valid_to"
-)
 _REFS: Final = "(select distinct * from unnest($3::text[], $4::text[]) as r(label, id)) as r"
 _ADD_NODES: Final = (
     "insert into pm_nodes(namespace, graph, label, id, properties) "
     "select $1, $2, * from unnest($3::text[], $4::text[], $5::text[])"
 )
 _ADD_EDGES: Final = (
-    f"insert into pm_edges(namespace, graph, {_EDGE.replace('e.', '')}) select $1, $2, * from unnest("
+    f"insert into pm_edges(namespace, graph, {EDGE.replace('e.', '')}) select $1, $2, * from unnest("
     "$3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::bigint[], $11::bigint[])"
 )
 _GET_NODES: Final = f"select {_NODE} from {_REFS} join pm_nodes as n using(label, id) where {_GRAPH}"
@@ -49,17 +44,17 @@ class PostgresGraph:
         self._runner, self._namespace = runner, namespace
 
     async def create_nodes(self, graph: str, nodes: Sequence[Node], /) -> None:
-        ordered = sorted((node.label, node.id, _json(node.properties)) for node in nodes)
+        ordered = sorted((node.label, node.id, json_text(node.properties)) for node in nodes)
         if ordered:
             async with self._runner.attempt() as fetch:
                 await fetch(_ADD_NODES, self._namespace, graph, *_columns(ordered))
 
     async def get_nodes(self, graph: str, refs: Sequence[NodeRef], /) -> list[Node]:
-        return [_node(row) for row in await self._fetch(_GET_NODES, graph, *_refs(refs))]
+        return [node_of(row) for row in await self._fetch(_GET_NODES, graph, *_refs(refs))]
 
     async def update_node(self, graph: str, node: Node, /) -> bool:
         statement = f"update pm_nodes set properties = $5 where {_GRAPH} and label = $3 and id = $4 returning 1"
-        return bool(await self._fetch(statement, graph, *node.ref, _json(node.properties)))
+        return bool(await self._fetch(statement, graph, *node.ref, json_text(node.properties)))
 
     async def delete_node(self, graph: str, ref: NodeRef, /) -> bool:
         async with self._runner.unit() as link:
@@ -68,7 +63,7 @@ class PostgresGraph:
             return bool(removed)
 
     async def create_edges(self, graph: str, edges: Sequence[Edge], /) -> None:
-        ordered = sorted((_edge_row(edge) for edge in edges), key=lambda row: row[0])
+        ordered = sorted((edge_row(edge) for edge in edges), key=lambda row: row[0])
         if not ordered:
             return
         ends = [ref for edge in edges for ref in (edge.source, edge.target)]
@@ -80,12 +75,12 @@ class PostgresGraph:
                     raise StorageNotFoundError("there is no node at this end of the edge", field=field)
 
     async def get_edge(self, graph: str, edge_id: str, /) -> Edge | None:
-        rows = await self._fetch(f"select {_EDGE} from pm_edges as e where {_GRAPH} and id = $3", graph, edge_id)
-        return _edge(rows[0]) if rows else None
+        rows = await self._fetch(f"select {EDGE} from pm_edges as e where {_GRAPH} and id = $3", graph, edge_id)
+        return edge_of(rows[0]) if rows else None
 
     async def update_edge(self, graph: str, edge: Edge, /) -> bool:
         statement = f"update pm_edges set properties = $4, valid_from = $5, valid_to = $6 where {_GRAPH} and id = $3 returning 1"
-        row = (edge.id, _json(edge.properties), edge.valid_from, edge.valid_to)
+        row = (edge.id, json_text(edge.properties), edge.valid_from, edge.valid_to)
         return bool(await self._fetch(statement, graph, *row))
 
     async def delete_edge(self, graph: str, edge_id: str, /) -> bool:
@@ -103,7 +98,7 @@ class PostgresGraph:
     ) -> list[tuple[Edge, Node]]:
         typing = [list(types)] if types else []
         rows = await self._fetch(expand_statement(direction, typed=bool(types)), graph, *_refs(refs), as_of, *typing)
-        return [(_edge(row[:9]), _node(row[9:])) for row in rows]
+        return [(edge_of(row[:9]), node_of(row[9:])) for row in rows]
 
     async def page(self, graph: str, label: str | None, after: str | None, limit: int, /) -> Page[Node]:
         values: list[Any] = [limit]
@@ -112,11 +107,11 @@ class PostgresGraph:
             values.append(label)
             condition += f" and n.label = ${2 + len(values)}"
         if after is not None:
-            values += _position(after)
+            values += position(after)
             condition += f" and (n.label, n.id) > (${1 + len(values)}, ${2 + len(values)})"
         statement = f"select {_NODE} from pm_nodes as n where {condition} order by n.label, n.id limit $3"
-        nodes = [_node(row) for row in await self._fetch(statement, graph, *values)]
-        return Page(nodes, _texts(nodes[-1].ref) if nodes and len(nodes) == limit else None)
+        nodes = [node_of(row) for row in await self._fetch(statement, graph, *values)]
+        return Page(nodes, json_array(nodes[-1].ref) if nodes and len(nodes) == limit else None)
 
     async def count(self, graph: str, /) -> tuple[int, int]:
         counts = (f"(select count(*) from {table} where {_GRAPH})" for table in ("pm_nodes", "pm_edges"))
@@ -145,7 +140,7 @@ def expand_statement(direction: Direction, *, typed: bool) -> str:
     both = [*ways["out"], ("target", "source", loop)]
     typing = "and e.type = any($6::text[]) " if typed else ""
     parts = (
-        f"select {_EDGE}, {_NODE.replace('n.label, n.id', 'n.label as other_label, n.id as other_id')} from {_REFS} "
+        f"select {EDGE}, {_NODE.replace('n.label, n.id', 'n.label as other_label, n.id as other_id')} from {_REFS} "
         f"join pm_edges as e on e.namespace = $1 and e.graph = $2 "
         f"and e.{near}_label = r.label and e.{near}_id = r.id {typing}{extra}and {_VALID} "
         f"join pm_nodes as n on n.namespace = $1 and n.graph = $2 and n.label = e.{far}_label and n.id = e.{far}_id"
@@ -158,36 +153,6 @@ def _columns(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
 
-def _edge_row(edge: Edge) -> tuple[Any, ...]:
-    return (edge.id, *edge.source, *edge.target, edge.type, _json(edge.properties), edge.valid_from, edge.valid_to)
-
-
-def _edge(row: Sequence[Any]) -> Edge:
-    id, source_label, source_id, target_label, target_id, type, properties, since, until = row
-    source, target = NodeRef(source_label, source_id), NodeRef(target_label, target_id)
-    return Edge(id, source, target, type, decode_json(properties), since, until)
-
-
-def _node(row: Sequence[Any]) -> Node:
-    label, id, properties = row
-    return Node(label, id, decode_json(properties))
-
-
-def _json(properties: dict[str, Any]) -> str:
-    return encode_json(properties, field="properties").decode()
-
-
-def _texts(values: Iterable[str]) -> str:
-    return msgspec.json.encode(list(values)).decode()
-
-
 def _refs(refs: Iterable[NodeRef]) -> tuple[list[str], list[str]]:
     refs = list(refs)
     return [ref.label for ref in refs], [ref.id for ref in refs]
-
-
-def _position(after: str) -> tuple[str, str]:
-    try:
-        return msgspec.json.decode(after, type=tuple[str, str])
-    except msgspec.DecodeError:
-        raise StorageDataError("expected a position from the previous page", field="after") from None

@@ -15,10 +15,11 @@ from polymem.engines.postgres import _collections
 from polymem.engines.postgres._collections import Numbers, Place
 from polymem.engines.postgres._filter import Values, compile_filter
 from polymem.engines.postgres._runner import Runner
-from polymem.engines.postgres._text_index import Indexes, SearchIndex, Slot, in_thread
+from polymem.engines.postgres._text_index import Indexes, Slot, in_thread
 from polymem.indexes.analyzer import LANGUAGES, Analyzer, analyzer
 from polymem.indexes.query import Sought, analysed
 from polymem.indexes.ranking import allowed_best
+from polymem.indexes.search_index import SearchIndex
 from polymem.indexes.tokens import encode_tokens
 from polymem.indexes.vocabulary import Vocabulary
 

@@ -8,18 +8,15 @@ import apsw
 import msgspec
 
 from polymem.contracts.graph import Direction, Edge, GraphFeatures, Node, NodeRef
-from polymem.core.codec import decode_json, encode_json
 from polymem.core.page import Page
+from polymem.engines._graph_rows import EDGE, edge_of, edge_row, json_array, json_text, node_of, position
 from polymem.engines.sqlite._database import Runner
-from polymem.errors import StorageDataError, StorageNotFoundError
+from polymem.errors import StorageNotFoundError
 
 _GRAPH: Final = "namespace = :namespace and graph = :graph"
 _NODE: Final = "label, id, properties"
-_EDGE: Final = (
-    "e.id, e.source_label, e.source_id, e.target_label, e.target_id, e.type, e.properties, e.valid_from, e.valid_to"
-)
 _ADD_NODE: Final = f"insert into pm_nodes(namespace, graph, {_NODE}) values(?, ?, ?, ?, ?)"
-_ADD_EDGE: Final = f"insert into pm_edges(namespace, graph, {_EDGE.replace('e.', '')}) values(?,?,?,?,?,?,?,?,?,?,?)"
+_ADD_EDGE: Final = f"insert into pm_edges(namespace, graph, {EDGE.replace('e.', '')}) values(?,?,?,?,?,?,?,?,?,?,?)"
 # Any number of nodes travels as one parameter; `cross join` keeps SQLite from scanning the table instead.
 _REFS: Final = "(select distinct value ->> 0 as label, value ->> 1 as id from json_each(:refs)) as r"
 _AT_REF: Final = "n.namespace = :namespace and n.graph = :graph and n.label = r.label and n.id = r.id"
@@ -41,15 +38,15 @@ class SqliteGraph:
         self._runner, self._namespace = runner, namespace
 
     async def create_nodes(self, graph: str, nodes: Sequence[Node], /) -> None:
-        rows = [(self._namespace, graph, node.label, node.id, _json(node.properties)) for node in nodes]
+        rows = [(self._namespace, graph, node.label, node.id, json_text(node.properties)) for node in nodes]
         await self._runner.write(lambda c: c.executemany(_ADD_NODE, rows) and None, savepoint=len(rows) > 1)
 
     async def get_nodes(self, graph: str, refs: Sequence[NodeRef], /) -> list[Node]:
         where = self._where(graph, refs=_refs(refs))
-        return await self._runner.read(lambda c: [_node(row) for row in c.execute(_GET_NODES, where)])
+        return await self._runner.read(lambda c: [node_of(row) for row in c.execute(_GET_NODES, where)])
 
     async def update_node(self, graph: str, node: Node, /) -> bool:
-        row = self._where(graph, label=node.label, id=node.id, properties=_json(node.properties))
+        row = self._where(graph, label=node.label, id=node.id, properties=json_text(node.properties))
         return await self._changed(
             f"update pm_nodes set properties = :properties where {_GRAPH} and label = :label and id = :id", row
         )
@@ -68,7 +65,7 @@ class SqliteGraph:
         return await self._runner.write(delete)
 
     async def create_edges(self, graph: str, edges: Sequence[Edge], /) -> None:
-        rows = [(self._namespace, graph, *_edge_row(edge)) for edge in edges]
+        rows = [(self._namespace, graph, *edge_row(edge)) for edge in edges]
         ends = {"source": [edge.source for edge in edges], "target": [edge.target for edge in edges]}
         checks = {field: self._where(graph, refs=_refs(refs)) for field, refs in ends.items()}
 
@@ -82,14 +79,14 @@ class SqliteGraph:
 
     async def get_edge(self, graph: str, edge_id: str, /) -> Edge | None:
         row = await self._runner.point(
-            f"select {_EDGE} from pm_edges as e where namespace = ? and graph = ? and id = ?",
+            f"select {EDGE} from pm_edges as e where namespace = ? and graph = ? and id = ?",
             (self._namespace, graph, edge_id),
         )
-        return None if row is None else _edge(row)
+        return None if row is None else edge_of(row)
 
     async def update_edge(self, graph: str, edge: Edge, /) -> bool:
         row = self._where(
-            graph, id=edge.id, properties=_json(edge.properties), valid_from=edge.valid_from, valid_to=edge.valid_to
+            graph, id=edge.id, properties=json_text(edge.properties), valid_from=edge.valid_from, valid_to=edge.valid_to
         )
         changes = "properties = :properties, valid_from = :valid_from, valid_to = :valid_to"
         return await self._changed(f"update pm_edges set {changes} where {_GRAPH} and id = :id", row)
@@ -108,21 +105,23 @@ class SqliteGraph:
         as_of: int | None,
     ) -> list[tuple[Edge, Node]]:
         statement = expand_statement(direction, typed=bool(types))
-        where = self._where(graph, refs=_refs(refs), types=_texts(types), as_of=as_of)
-        return await self._runner.read(lambda c: [(_edge(r[:9]), _node(r[9:])) for r in c.execute(statement, where)])
+        where = self._where(graph, refs=_refs(refs), types=json_array(types), as_of=as_of)
+        return await self._runner.read(
+            lambda c: [(edge_of(r[:9]), node_of(r[9:])) for r in c.execute(statement, where)]
+        )
 
     async def page(self, graph: str, label: str | None, after: str | None, limit: int, /) -> Page[Node]:
         where = self._where(graph, label=label, limit=limit)
         conditions = [_GRAPH] if label is None else [_GRAPH, "label = :label"]
         if after is not None:
-            where["after_label"], where["after_id"] = _position(after)
+            where["after_label"], where["after_id"] = position(after)
             conditions.append("(label, id) > (:after_label, :after_id)")
         statement = (
             f"select {_NODE} from pm_nodes where {' and '.join(conditions)} "
             f"order by {'label, id' if label is None else 'id'} limit :limit"
         )
-        nodes = await self._runner.read(lambda c: [_node(row) for row in c.execute(statement, where)])
-        return Page(nodes, _texts(nodes[-1].ref) if nodes and len(nodes) == limit else None)
+        nodes = await self._runner.read(lambda c: [node_of(row) for row in c.execute(statement, where)])
+        return Page(nodes, json_array(nodes[-1].ref) if nodes and len(nodes) == limit else None)
 
     async def count(self, graph: str, /) -> tuple[int, int]:
         where = self._where(graph)
@@ -166,7 +165,7 @@ def expand_statement(direction: Direction, *, typed: bool) -> str:
     both = [*ways["out"], ("target", "source", loop)]
     typing = "and e.type in (select value from json_each(:types)) " if typed else ""
     parts = (
-        f"select {_EDGE}, n.label, n.id, n.properties from {_REFS} "
+        f"select {EDGE}, n.label, n.id, n.properties from {_REFS} "
         f"cross join pm_edges as e indexed by pm_edges_{near} cross join pm_nodes as n "
         f"where e.namespace = :namespace and e.graph = :graph "
         f"and e.{near}_label = r.label and e.{near}_id = r.id {typing}{extra}and {_VALID} "
@@ -176,35 +175,5 @@ def expand_statement(direction: Direction, *, typed: bool) -> str:
     return f"{' union all '.join(parts)} order by 1, 10, 11"
 
 
-def _edge_row(edge: Edge) -> tuple[Any, ...]:
-    return (edge.id, *edge.source, *edge.target, edge.type, _json(edge.properties), edge.valid_from, edge.valid_to)
-
-
-def _edge(row: Sequence[Any]) -> Edge:
-    id, source_label, source_id, target_label, target_id, type, properties, since, until = row
-    source, target = NodeRef(source_label, source_id), NodeRef(target_label, target_id)
-    return Edge(id, source, target, type, decode_json(properties), since, until)
-
-
-def _node(row: Sequence[Any]) -> Node:
-    label, id, properties = row
-    return Node(label, id, decode_json(properties))
-
-
-def _json(properties: dict[str, Any]) -> str:
-    return encode_json(properties, field="properties").decode()
-
-
-def _texts(values: Iterable[str]) -> str:
-    return msgspec.json.encode(list(values)).decode()
-
-
 def _refs(refs: Iterable[NodeRef]) -> str:
     return msgspec.json.encode([[label, id] for label, id in refs]).decode()
-
-
-def _position(after: str) -> tuple[str, str]:
-    try:
-        return msgspec.json.decode(after, type=tuple[str, str])
-    except msgspec.DecodeError:
-        raise StorageDataError("expected a position from the previous page", field="after") from None

@@ -17,32 +17,15 @@ from polymem.engines.sqlite._filter import condition_on
 from polymem.engines.sqlite._indexes import Source, use_index
 from polymem.engines.sqlite._pace import paced
 from polymem.indexes.analyzer import LANGUAGES, Analyzer, analyzer
-from polymem.indexes.postings import TextIndex
 from polymem.indexes.query import Sought, analysed
 from polymem.indexes.ranking import allowed_best
+from polymem.indexes.search_index import SearchIndex
 from polymem.indexes.tokens import encode_tokens
 from polymem.indexes.vocabulary import Vocabulary
 
 Result = TypeVar("Result")
 Work = Callable[[apsw.Connection, int], Result]
 """What to do with the number of a collection that is there."""
-
-
-class SearchIndex(TextIndex):
-    """The postings, and the words that prefixes are completed from, read when a prefix is asked for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.words: Vocabulary | None = None
-        self.unread: list[str] = []
-
-    @property
-    def nbytes(self) -> int:
-        return super().nbytes + (0 if self.words is None else self.words.nbytes)
-
-    def put_many(self, ids: Sequence[str], blobs: Sequence[bytes]) -> None:
-        super().put_many(ids, blobs)
-        self.unread.extend(ids)
 
 
 _SOURCE = Source("pm_texts", "tokens", SearchIndex, lambda index, ids, blobs: index.put_many(ids, blobs))
