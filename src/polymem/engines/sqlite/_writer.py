@@ -45,10 +45,10 @@ class Job:
 class Session:
     """A transaction that a caller holds open; its jobs run on the writer thread, one after another."""
 
-    def __init__(self, timeout: float, author: str = "") -> None:
+    def __init__(self, timeout: float, signature: "Signature", author: str = "") -> None:
+        self.signature = signature
         self.loop = asyncio.get_running_loop()
         self.timeout, self.author = timeout, author
-        self.changes_before = 0
         self.begun: asyncio.Future[None] = self.loop.create_future()
         self.ended: str | None = None
         self._queue: queue.SimpleQueue[Job | str] = queue.SimpleQueue()
@@ -66,11 +66,10 @@ class Session:
     def end(self, statement: str) -> "asyncio.Future[Any]":
         """Run `commit` or `rollback` and give the writer back."""
 
-        def finish(connection: apsw.Connection) -> None:
+        def finish(_: apsw.Connection) -> None:
             self.ended = "rolled back"  # also when the commit fails: the writer then undoes everything
             if statement == "commit":
-                _sign(connection, {self.author}, self.changes_before)
-                connection.execute("commit")
+                self.signature.commit({self.author})
                 self.ended = "committed"
 
         return self.submit(finish, savepoint=False)
@@ -100,6 +99,36 @@ class Session:
         _resolve(late)
 
 
+class Signature:
+    """Transactions that leave in the file who wrote last, for caches that must know whether it was somebody else.
+
+    The signature changes with the author only: as long as one writes alone it is neither read nor written.
+    """
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+        self._version, self._changes, self._author = -1, 0, ""
+        self.elsewhere = False
+        """Another connection has committed since this was last set to False."""
+
+    def begin(self) -> None:
+        self._connection.execute("begin immediate")
+        version: Any = self._connection.execute("pragma data_version").get
+        if version != self._version:
+            self._version, self._author, self.elsewhere = version, "", True
+        self._changes = self._connection.total_changes()
+
+    def commit(self, authors: set[str]) -> None:
+        author = authors.pop() if len(authors) == 1 else "several"
+        if not author or author == self._author or self._connection.total_changes() == self._changes:
+            self._connection.execute("commit")
+            return
+        if not str(self._connection.execute(SIGNATURE).get).startswith(author):
+            self._connection.execute("insert or replace into pm_meta values('author', ?)", (f"{author} {uuid7()}",))
+        self._connection.execute("commit")
+        self._author = author
+
+
 class Writer:
     """The one thread that writes to a file."""
 
@@ -109,7 +138,7 @@ class Writer:
         connection.set_busy_handler(self._busy)
         self._queue: queue.SimpleQueue[Job | Session | None] = queue.SimpleQueue()
         self._ahead: list[Job | Session | None] = []
-        self._data_version = 0
+        self.signature = Signature(connection)
         self.commits = 0
         self._serving: Session | None = None
         self._stopping = False
@@ -180,14 +209,12 @@ class Writer:
         """None once committed; otherwise nothing of the batch is in the file."""
         connection = self._connection
         try:
-            connection.execute("begin immediate")
-            before = connection.total_changes()
+            self.signature.begin()
             for job in jobs:
                 _run(connection, job)
                 if not connection.in_transaction:  # a full disk makes SQLite roll back everything
                     return job.error or StorageQueryError("the operation ended the transaction it ran in")
-            _sign(connection, {job.author for job in jobs}, before)
-            connection.execute("commit")
+            self.signature.commit({job.author for job in jobs})
         except Exception as error:  # noqa: BLE001 - handed to every caller of the batch
             _rollback(connection)
             return error
@@ -196,19 +223,15 @@ class Writer:
 
     def _be_courteous(self) -> None:
         """Pause a moment when another process wrote since our last commit, or kept us waiting."""
-        try:
-            version = int(self._connection.pragma("data_version"))
-        except apsw.Error:  # whatever it is, the next write meets it and has somebody to tell
-            return
-        if self._busy.calls or version != self._data_version:
-            self._busy.calls, self._data_version = 0, version
+        if self._busy.calls or self.signature.elsewhere:
+            self._busy.calls, self.signature.elsewhere = 0, False
             time.sleep(_COURTESY)
 
     def _serve(self, session: Session) -> None:
         """Hold the file for a caller's transaction until it ends or its time is over."""
         self._serving = session
         deadline = time.monotonic() + session.timeout
-        error = self._begin(session)
+        error = self._begin()
         _tell(session.loop, [(session.begun, None, error)])
         if error is not None:
             session.close("not begun")
@@ -218,12 +241,11 @@ class Writer:
         session.close("over")
         self._serving = None
 
-    def _begin(self, session: Session) -> Exception | None:
+    def _begin(self) -> Exception | None:
         if self._stopping:
             return StorageConnectionError("the store is closed")
         try:
-            self._connection.execute("begin immediate")
-            session.changes_before = self._connection.total_changes()
+            self.signature.begin()
         except Exception as error:  # noqa: BLE001 - handed to the caller
             return error
         return None
@@ -245,19 +267,6 @@ def _run(connection: apsw.Connection, job: Job) -> None:
         job.result = _in_savepoint(connection, job.operation) if job.savepoint else job.operation(connection)
     except Exception as error:  # noqa: BLE001 - belongs to this caller alone
         job.error = error
-
-
-def _sign(connection: apsw.Connection, authors: set[str], changes_before: int) -> None:
-    """Leave in the file who wrote last, for caches that must know whether it was somebody else.
-
-    The signature changes with the author only: as long as one writes alone this reads a row and writes nothing.
-    """
-    if connection.total_changes() == changes_before or authors == {""}:
-        return
-    author = authors.pop() if len(authors) == 1 else "several"
-    last = connection.execute(SIGNATURE).get
-    if not str(last).startswith(author):
-        connection.execute("insert or replace into pm_meta values('author', ?)", (f"{author} {uuid7()}",))
 
 
 def _in_savepoint(connection: apsw.Connection, operation: Operation) -> Any:

@@ -29,7 +29,7 @@ class SqliteTransactions:
         timeout: float,
         isolation: Isolation = "serializable",  # noqa: ARG002 - it is serializable anyway
     ) -> "SqliteTransaction":
-        session = Session(timeout, self._runner.author)
+        session = Session(timeout, self._runner.database.writer.signature, self._runner.author)
         self._runner.database.writer.begin(session)
         try:
             await session.begun
