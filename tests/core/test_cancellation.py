@@ -46,3 +46,15 @@ async def test_work_that_is_cancelled_itself_says_so() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+async def test_work_that_is_cancelled_itself() -> None:
+    async def work() -> None:
+        await asyncio.sleep(0)
+        raise asyncio.CancelledError
+
+    caller = asyncio.create_task(to_the_end(work()))
+    await asyncio.sleep(0)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller

@@ -1,0 +1,172 @@
+"""What the layers say where something they need is missing or damaged (LAY-1, LAY-2, G-2)."""
+
+import asyncio
+import dataclasses
+import importlib.util
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from polymem import Store
+from polymem.contracts.drivers import Drivers
+from polymem.core.registry import create_engine
+from polymem.engines.memory.engine import MemoryEngine
+from polymem.errors import StorageCorruptError, StorageDataError, StorageError, StorageUnsupportedError
+from polymem.layers import _keyring, compression
+from polymem.layers.encryption import Encryption, Key, Keyring, rotate
+from polymem.opened import Session
+
+OLD_RING = Keyring(Key("old", b"o" * 32))
+NEW_RING = Keyring(Key("new", b"n" * 32), [Key("old", b"o" * 32)])
+
+
+def _loaded_without(library: str, module: ModuleType) -> None:
+    spec = importlib.util.spec_from_file_location("loaded_again", str(module.__file__))
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+@pytest.mark.parametrize(
+    ("library", "module", "extra"),
+    [("zstandard", compression, "polymem[compression]"), ("cryptography.exceptions", _keyring, "polymem[encryption]")],
+)
+def test_a_missing_library_is_named(
+    monkeypatch: pytest.MonkeyPatch, library: str, module: ModuleType, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(StorageUnsupportedError) as caught:
+        _loaded_without(library, module)
+    assert extra in str(caught.value)
+
+
+def test_what_encryption_is_made_with() -> None:
+    with pytest.raises(StorageDataError) as caught:
+        Encryption("a password")  # type: ignore[arg-type]
+    assert caught.value.field == "encryption"
+    with pytest.raises(StorageDataError) as caught:
+        OLD_RING.hide(("k",))
+    assert caught.value.field == "names"
+
+
+async def _store(engine: Any, ring: Keyring = OLD_RING) -> Store:
+    return await Store(Session(engine, sweep_every=None, layers=[Encryption(ring)]))
+
+
+class Partly(MemoryEngine):
+    """An engine with a few contracts, whatever the memory engine has."""
+
+    has: tuple[str, ...] = ()
+
+    def drivers(self, namespace: str) -> Drivers:
+        whole = super().drivers(namespace)
+        return Drivers(**{f.name: getattr(whole, f.name) for f in dataclasses.fields(Drivers) if f.name in self.has})
+
+
+@pytest.mark.parametrize("contract", ["kv", "turns", "blobs"])
+def test_rotation_of_an_engine_with_one_contract(contract: str) -> None:
+    async def scenario() -> None:
+        engine = Partly()
+        engine.has = ("kv", "turns", "blobs", "transactions")
+        store = await _store(engine)
+        await store.kv.put("k", 1)
+        await store.turns.append("s", "user", "hello")
+        await store.blobs().put("b", b"x")
+        engine.has = (contract, "transactions")
+        done = await rotate(await _store(engine, NEW_RING), NEW_RING)
+        assert (done.contract, done.seen, done.rewritten) == (contract, 1, 1)
+
+    asyncio.run(scenario())
+
+
+def test_rotation_reads_page_after_page() -> None:
+    async def scenario() -> None:
+        engine = create_engine("memory:")
+        store = await _store(engine)
+        for number in range(3):
+            await store.blobs().put(f"{number}", b"x")
+        assert (await rotate(store, NEW_RING, batch=1)).rewritten == 3
+
+    asyncio.run(scenario())
+
+
+def test_rotation_needs_transactions() -> None:
+    async def scenario() -> None:
+        engine = Partly()
+        engine.has = ("kv",)
+        store = await _store(engine)
+        await store.kv.put("k", 1)
+        with pytest.raises(StorageUnsupportedError, match="rotation needs transactions"):
+            await rotate(store, NEW_RING)
+        assert await store.kv.get("k") == 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("raised", "heard"), [(ZeroDivisionError, ZeroDivisionError), (OSError, StorageError)])
+def test_errors_of_the_engine_during_a_rotation(raised: type[Exception], heard: type[Exception]) -> None:
+    """What the engine knows is translated, what nobody knows passes as it is."""
+
+    class Failing(MemoryEngine):
+        async def delete_expired(self, limit: int) -> int:
+            raise raised
+
+        def translate(self, error: Exception) -> StorageError | None:
+            return StorageError("the disk is gone") if isinstance(error, OSError) else None
+
+    async def scenario() -> None:
+        store = await _store(Failing())
+        with pytest.raises(heard) as caught:
+            await rotate(store, NEW_RING)
+        assert type(caught.value) is heard
+
+    asyncio.run(scenario())
+
+
+async def _damaged(change: dict[str, Any]) -> Store:
+    """A store with one encrypted blob, of which the engine keeps something else than was written."""
+    engine = create_engine("memory:")
+    store = await _store(engine)
+    await store.blobs("c").put("b", b"x")
+    blobs = engine.drivers("").blobs
+    info = await blobs.info("c", "b")
+    upload = await blobs.begin("c")
+    await blobs.write_part("c", upload, 0, b"")
+    await blobs.commit("c", upload, info._replace(version=upload, **change))
+    return store
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"metadata": {}}, "damaged"),
+        ({"metadata": {"sealed": "no base64!"}}, "damaged"),
+        ({"content_type": "text/plain"}, "written without encryption"),
+    ],
+)
+def test_a_blob_whose_description_was_changed(change: dict[str, Any], words: str) -> None:
+    async def scenario() -> None:
+        store = await _damaged(change)
+        with pytest.raises(StorageCorruptError, match=words):
+            await store.blobs("c").info("b")
+
+    asyncio.run(scenario())
+
+
+def test_a_copy_of_what_is_not_there_or_is_another_by_now() -> None:
+    """The driver is asked by its contract: the source may go, or change, between being looked at and copied."""
+
+    async def scenario() -> None:
+        engine = create_engine("memory:")
+        store = await _store(engine)
+        await store.blobs("c").put("b", b"x")
+        blobs: Any = store._driver("blobs")
+        info = await blobs.info("c", "b")
+        copied = info._replace(key="copy", version=await blobs.begin("c"))
+        assert not await blobs.copy("c", "absent", copied)
+        assert not await blobs.copy("c", "b", copied._replace(checksum="of something else"))
+        assert await blobs.info("c", "copy") is None
+
+    asyncio.run(scenario())
