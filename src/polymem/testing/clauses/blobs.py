@@ -3,34 +3,17 @@
 import asyncio
 import hashlib
 import io
-import random
 from collections.abc import AsyncIterator
 from copy import deepcopy
 from typing import Any
 
-from polymem.contracts.blobs import Blob
 from polymem.core.clock import to_datetime
-from polymem.errors import Outcome, StorageConnectionError, StorageCorruptError, StorageDataError, StorageNotFoundError
+from polymem.errors import StorageDataError, StorageNotFoundError
 from polymem.testing.clause import clause
 from polymem.testing.clauses.names import HOSTILE, NOT_TEXT, TOO_LONG, VALUES
+from polymem.testing.clauses.samples import in_pieces, some_bytes
 from polymem.testing.expect import listed, refused, same
-from polymem.testing.faults import Fault, Faults
 from polymem.testing.kit import Kit
-
-
-def _bytes(size: int, seed: int = 1) -> bytes:
-    return random.Random(seed).randbytes(size)  # noqa: S311 - any bytes will do
-
-
-async def _pieces(data: bytes, size: int) -> AsyncIterator[bytes]:
-    for start in range(0, len(data), size):
-        yield data[start : start + size]
-        await asyncio.sleep(0)
-
-
-async def _failing(data: bytes) -> AsyncIterator[bytes]:
-    yield data
-    raise KeyError("the source broke")
 
 
 @clause("blobs")
@@ -38,7 +21,7 @@ async def every_size(kit: Kit) -> None:
     """Whatever the size, nothing and the edges of a part included, the bytes come back and the checksum is theirs."""
     blobs, part = kit.store.blobs(), kit.features("blobs").part_bytes
     for size in (0, 1, part - 1, part, part + 1, 2 * part, 3 * part + 7):
-        data = _bytes(size)
+        data = some_bytes(size)
         made = await blobs.put(f"{size}", data)
         assert (made.size, made.checksum) == (size, hashlib.sha256(data).hexdigest())
         assert await blobs.get(f"{size}") == data
@@ -49,19 +32,19 @@ async def every_size(kit: Kit) -> None:
 @clause("blobs")
 async def every_source(kit: Kit) -> None:
     """Bytes, byte arrays, views, asynchronous streams of any piece size and files are the same blob."""
-    blobs, data = kit.store.blobs(), _bytes(kit.features("blobs").part_bytes + 1000)
+    blobs, data = kit.store.blobs(), some_bytes(kit.features("blobs").part_bytes + 1000)
     sources: list[Any] = [
         data,
         bytearray(data),
         memoryview(data),
-        _pieces(data, 777),
-        _pieces(data, 10**7),
+        in_pieces(data, 777),
+        in_pieces(data, 10**7),
         io.BytesIO(data),
     ]
     for number, source in enumerate(sources):
         await blobs.put(f"{number}", source)
         assert await blobs.get(f"{number}") == data
-    await blobs.put("none", _pieces(b"", 1))
+    await blobs.put("none", in_pieces(b"", 1))
     await blobs.put("empty pieces", _with_empty_pieces())
     assert (await blobs.get("none"), await blobs.get("empty pieces")) == (b"", b"ab")
 
@@ -75,7 +58,7 @@ async def _with_empty_pieces() -> AsyncIterator[bytes]:
 async def ranges(kit: Kit) -> None:
     """Read gives any part of a blob, over the edges of its parts; nothing beyond the end."""
     blobs, part = kit.store.blobs(), kit.features("blobs").part_bytes
-    data = _bytes(2 * part + 100)
+    data = some_bytes(2 * part + 100)
     await blobs.put("a", data)
     for start in (0, 1, part - 1, part, part + 1, 2 * part, len(data) - 1, len(data), len(data) + 1):
         for length in (0, 1, 2, part, part + 1, len(data), None):
@@ -138,7 +121,7 @@ async def listing_by_prefix(kit: Kit) -> None:
 @clause("blobs")
 async def copying(kit: Kit) -> None:
     """A copy has all of its source and is a blob of its own."""
-    blobs, data = kit.store.blobs(), _bytes(kit.features("blobs").part_bytes + 5)
+    blobs, data = kit.store.blobs(), some_bytes(kit.features("blobs").part_bytes + 5)
     made = await blobs.put("a", data, metadata={"n": 1}, content_type="x/y")
     kit.clock.advance(1)
     copied = await blobs.copy("a", "b")
@@ -161,7 +144,7 @@ async def deleting(kit: Kit) -> None:
     """Delete and clear say what was there and leave nothing of it."""
     blobs = kit.store.blobs()
     for key in "abc":
-        await blobs.put(key, _bytes(1000))
+        await blobs.put(key, some_bytes(1000))
     assert await blobs.delete("a")
     assert not await blobs.delete("a")
     assert await blobs.get("a") is None
@@ -207,136 +190,6 @@ async def containers_are_apart(kit: Kit) -> None:
         await blobs.put("a", f"{number}".encode())
     await rooms[1].delete("a")
     assert [await blobs.get("a") for blobs in rooms] == [b"0", None, b"2", b"3"]
-
-
-@clause("blobs")
-async def a_failed_put_leaves_nothing(kit: Kit) -> None:
-    """When the source fails its error passes untouched, the earlier blob stays and nothing new appears."""
-    blobs, part = kit.store.blobs(), kit.features("blobs").part_bytes
-    await blobs.put("a", b"old")
-    for key in ("a", "b"):
-        try:
-            await blobs.put(key, _failing(_bytes(2 * part + 1)))
-        except KeyError:
-            pass
-        else:
-            raise AssertionError("the error of the source was swallowed")
-        with refused(StorageDataError, field="source"):
-            await blobs.put(key, _not_bytes())
-    assert await blobs.get("a") == b"old"
-    assert [blob.key async for blob in blobs.scan()] == ["a"]
-
-
-async def _not_bytes() -> AsyncIterator[Any]:
-    yield b"a" * 1_000_000
-    yield "text"
-
-
-@clause("blobs")
-async def a_cancelled_put_leaves_nothing(kit: Kit) -> None:
-    """Wherever it is cancelled, the blob is the old one or, once complete, the new one, and the store goes on."""
-    blobs, part = kit.store.blobs(), kit.features("blobs").part_bytes
-    new = _bytes(2 * part + 1)
-    await blobs.put("a", b"old")
-    for pauses in (0, 1, 2, 3, 5, 8, 13):
-        task = asyncio.create_task(blobs.put("a", _pieces(new, part // 2)))
-        for _ in range(pauses):
-            await asyncio.sleep(0)
-        task.cancel()
-        result = (await asyncio.gather(task, return_exceptions=True))[0]
-        assert isinstance(result, (asyncio.CancelledError, Blob))
-        assert await blobs.get("a") in ((b"old", new) if pauses else (b"old",))
-        assert await blobs.count() == 1
-
-
-@clause("blobs")
-async def visible_when_complete(kit: Kit) -> None:
-    """Until put returns nobody sees a byte of it; a reader that began with the old version never mixes in the new."""
-    blobs, part = kit.store.blobs(), kit.features("blobs").part_bytes
-    gate, started = asyncio.Event(), asyncio.Event()
-
-    async def slow() -> AsyncIterator[bytes]:
-        yield b"x" * (part + 1)
-        started.set()
-        await gate.wait()
-        yield b"y"
-
-    task = asyncio.create_task(blobs.put("a", slow()))
-    await started.wait()
-    assert await blobs.get("a") is None
-    assert await listed(blobs.scan()) == []
-    gate.set()
-    await task
-    assert await blobs.get("a") == b"x" * (part + 1) + b"y"
-
-
-@clause("blobs")
-async def readers_and_writers(kit: Kit) -> None:
-    """Many who write one key and read it: each read is one of the values, whole."""
-    blobs, part = kit.store.blobs(), kit.features("blobs").part_bytes
-    values = [bytes([65 + number]) * (part + 3) for number in range(4)]
-    await blobs.put("a", values[0])
-
-    async def work(number: int) -> None:
-        for step in range(3):
-            if number % 2:
-                await blobs.put("a", values[(number + step) % 4])
-            else:
-                assert await blobs.get("a") in values
-
-    await kit.together(work, 8)
-    assert await blobs.get("a") in values
-    assert await blobs.count() == 1
-
-
-@clause("blobs")
-async def a_put_behind_a_bad_connection(kit: Kit) -> None:
-    """Parts are sent again; a put that fails at its end leaves the old blob or is wholly there."""
-    faults, data = Faults(), _bytes(kit.features("blobs").part_bytes * 2)
-    store = await kit.faulty(faults)
-    faults.plan("blobs.write_part", Fault.LOST, Fault.REPLY_LOST)
-    await store.blobs().put("a", data)
-    assert await kit.store.blobs().get("a") == data
-    faults.plan("blobs.commit", Fault.LOST)
-    with refused(StorageConnectionError) as caught:
-        await store.blobs().put("a", b"new")
-    assert caught.error.outcome is Outcome.UNKNOWN
-    assert await kit.store.blobs().get("a") == data
-    faults.plan("blobs.commit", Fault.REPLY_LOST)
-    with refused(StorageConnectionError):
-        await store.blobs().put("a", b"new")
-    assert await kit.store.blobs().get("a") == b"new"
-
-
-@clause("blobs")
-async def damage_is_noticed(kit: Kit) -> None:
-    """Bytes that are not what was put are an error, at the end of a stream at the latest; a range is not verified."""
-    faults, data = Faults(), _bytes(1000)
-    store = await kit.faulty(faults)
-    await store.blobs().put("a", data)
-    faults.plan("blobs.read", Fault.GARBAGE)
-    with refused(StorageCorruptError):
-        await store.blobs().get("a")
-    faults.plan("blobs.read", Fault.GARBAGE)
-    with refused(StorageCorruptError):
-        await listed(store.blobs().stream("a"))
-    assert await store.blobs().get("a") == data
-
-
-@clause("blobs")
-async def unfinished_uploads_are_swept(kit: Kit) -> None:
-    """What a put that died left behind is swept after a day; nothing that is visible goes."""
-    faults = Faults()
-    store = await kit.faulty(faults)
-    await store.blobs().put("a", b"stays")
-    faults.plan("blobs.commit", Fault.LOST)
-    faults.plan("blobs.abort", *[Fault.LOST] * 3)
-    with refused(StorageConnectionError):
-        await store.blobs().put("b", _bytes(1000))
-    kit.clock.advance(2 * 86_400)
-    await kit.store.delete_expired()
-    assert await kit.store.blobs().get("a") == b"stays"
-    assert await kit.store.blobs().count() == 1
 
 
 @clause("blobs")
@@ -402,7 +255,7 @@ async def input_is_not_mutated(kit: Kit) -> None:
 @clause("blobs", needs=lambda f: f.durable)
 async def survives_reopening(kit: Kit) -> None:
     """Bytes and all that is known of them are the same after closing and opening."""
-    data = _bytes(kit.features("blobs").part_bytes + 1)
+    data = some_bytes(kit.features("blobs").part_bytes + 1)
     made = await kit.store.blobs().put("a", data, metadata={"n": [None]})
     store = await kit.reopen()
     assert await store.blobs().info("a") == made

@@ -1,6 +1,8 @@
 """The same few things done through every contract, for clauses that hold for all of them."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -95,3 +97,13 @@ SAMPLES: Final = {
 def offered(kit: Kit) -> list[Sample]:
     """The samples of the contracts that the engine has."""
     return [sample for name, sample in SAMPLES.items() if kit.store.supports(name)]
+
+
+def some_bytes(size: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size)  # noqa: S311 - any bytes will do
+
+
+async def in_pieces(data: bytes, size: int) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+        await asyncio.sleep(0)
