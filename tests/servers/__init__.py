@@ -18,6 +18,7 @@ from servers._process import Absent, shared
 STARTERS: Final = {
     "postgres": "servers.postgres:start_16",
     "postgres18": "servers.postgres:start_18",
+    "postgres_replicated": "servers.postgres:start_replicated",
     "pgbouncer": "servers.postgres:start_pgbouncer",
     "redis": "servers.redis:start_7",
     "redis8": "servers.redis:start_8",

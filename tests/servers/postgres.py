@@ -32,6 +32,14 @@ def start_18(folder: Path) -> Started:
     return _keep(PostgresServer(folder, version=18))
 
 
+def start_replicated(folder: Path) -> Started:
+    """A primary and its replica, which the URL names as an option."""
+    primary = PostgresServer(folder / "primary")
+    replica = primary.replica(folder / "replica")
+    _kept.extend([replica, primary])
+    return Started(f"{primary.url}?replicas={replica.url}", [replica.pid, primary.pid], signal.SIGINT)
+
+
 def _keep(server: "PostgresServer") -> Started:
     _kept.append(server)
     return Started(server.url, [server.pid], signal.SIGINT)
@@ -141,7 +149,7 @@ class PostgresServer(Process):
         """At once: by default PostgreSQL would wait for its clients to go."""
         super().stop(how)
 
-    def replica(self, folder: Path) -> "PostgresServer":
+    def replica(self, folder: Path, *options: str) -> "PostgresServer":
         """A streaming copy, which only reads until it is promoted (`select pg_promote()`)."""
         passable(folder)
         data = folder / "data"
@@ -154,7 +162,7 @@ class PostgresServer(Process):
         subprocess.run(
             command, check=True, capture_output=True, timeout=120, env={**os.environ, "PGPASSWORD": PASSWORD}
         )
-        return PostgresServer(folder, data=data)
+        return PostgresServer(folder, *options, data=data)
 
     def kill(self) -> None:
         """Like a crash: the server's children go down with it; it may be started again."""
@@ -217,9 +225,9 @@ def start_pgbouncer(folder: Path) -> Started:
 
 
 class PgBouncer(Process):
-    """A pooler in transaction mode before a server on this machine."""
+    """A pooler in transaction mode before a server on this machine; `settings` as in its own file."""
 
-    def __init__(self, folder: Path, server_port: int, pool_size: int = 10) -> None:
+    def __init__(self, folder: Path, server_port: int, pool_size: int = 10, **settings: object) -> None:
         program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
         if program is None:
             raise Absent("there is no pgbouncer on the PATH (Debian: apt-get install pgbouncer)")
@@ -232,6 +240,7 @@ class PgBouncer(Process):
             f"[databases]\n* = host=127.0.0.1 port={server_port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
             f"listen_port = {self.port}\nunix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {users}\n"
             f"pool_mode = transaction\ndefault_pool_size = {pool_size}\nmax_client_conn = 500\n"
+            + "".join(f"{name} = {value}\n" for name, value in settings.items())
         )
         for file in (users, config):
             file.chmod(0o644)

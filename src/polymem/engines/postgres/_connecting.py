@@ -40,7 +40,7 @@ class Connector:
     def pool(self) -> Pool:
         s = self._settings
         return Pool(
-            self._link, lambda link: self._give_up(link.raw), min_size=s.min_size, max_size=s.max_size,
+            self.link, lambda link: self._give_up(link.raw), min_size=s.min_size, max_size=s.max_size,
             acquire_timeout=s.acquire_timeout, max_idle=s.max_idle, max_lifetime=s.max_lifetime,
         )  # fmt: skip
 
@@ -66,7 +66,15 @@ class Connector:
         seconds: Any = self._settings.connect_timeout
         return await asyncpg.connect(self._settings.direct_url or self._settings.dsn, timeout=seconds, **options)
 
-    async def _link(self) -> Link:
+    async def patient(self) -> Any:
+        """Such a connection whose statements may take hours, as far as no pooler is in between."""
+        raw = await self.direct()
+        if self.listens:
+            await raw.execute("set statement_timeout = 0")
+        return raw
+
+    async def link(self) -> Link:
+        """A connection, when `probe` has told what kind it is."""
         raw = await self._raw(statement_cache_size=500 if self.prepares else 0, server_settings=self._server_settings())
         wanted = self._settings.schema
         if wanted is not None and (self.pooled or self._client is not None):

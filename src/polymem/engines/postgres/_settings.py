@@ -1,6 +1,8 @@
 """How an engine is opened: what its URL and options say, checked."""
 
+import re
 from dataclasses import dataclass, fields
+from pathlib import Path
 from ssl import SSLContext
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -15,6 +17,8 @@ _OF_DRIVER: Final = frozenset({
     "sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword", "sslnegotiation",
     "ssl_min_protocol_version", "ssl_max_protocol_version", "target_session_attrs", "krbsrvname", "gsslib",
 })  # fmt: skip
+
+_FILES: Final = frozenset({"sslcert", "sslkey", "sslrootcert", "sslcrl"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +41,14 @@ class Settings:
     """As asyncpg takes it; None: as the URL's `sslmode` says."""
     direct_url: str | None = None
     """Past the pooler, for what needs a session of its own."""
-    vector_index: str = "exact"
-    """Or "hnsw": vectors are searched by an approximate index."""
+    vector_index: str = "hnsw"
+    """Or "ivfflat": how collections with many vectors are searched; "exact": never by an index."""
+    replicas: tuple[str, ...] = ()
+    """URLs of streaming replicas, which answer reads."""
+    read_your_writes: bool = True
+    """Whether a read shows all that this store has written before it."""
+    max_staleness: float = 10.0
+    """A replica that lags further behind is not read from."""
 
 
 def read_settings(url: str, given: dict[str, Any]) -> Settings:
@@ -50,6 +60,7 @@ def read_settings(url: str, given: dict[str, Any]) -> Settings:
     others = {name: value for name, value in in_url.items() if name not in known}
     for name in [*(others.keys() - _OF_DRIVER), *(given.keys() - known)]:
         raise StorageDataError(f"unknown option {name}; there are {', '.join(sorted(known))}", field="url")
+    _check_files(others)
     options = {**ours, **given}
     if _POOL_SIZE in options:
         options["max_size"] = options.pop(_POOL_SIZE)
@@ -57,14 +68,34 @@ def read_settings(url: str, given: dict[str, Any]) -> Settings:
     return _checked(Settings(dsn, **{name: _typed(name, value) for name, value in options.items()}))
 
 
+def _check_files(options: dict[str, str]) -> None:
+    for name in _FILES & options.keys():
+        if options[name] != "system" and not Path(options[name]).is_file():
+            raise StorageDataError("there is no such file", field=name)
+
+
 def _typed(name: str, value: Any) -> Any:
     if name in ("min_size", "max_size"):
         return _number(name, value, int)
-    if name in ("acquire_timeout", "connect_timeout", "timeout", "max_idle", "max_lifetime"):
+    if name in ("acquire_timeout", "connect_timeout", "timeout", "max_idle", "max_lifetime", "max_staleness"):
         return _number(name, value, float)
-    if name == "prepared_statements" and isinstance(value, str):
+    if name in ("prepared_statements", "read_your_writes") and isinstance(value, str):
         return value.lower() in ("1", "true", "yes", "on")
-    return value
+    return _replicas(value) if name == "replicas" else value
+
+
+def _replicas(value: Any) -> tuple[str, ...]:
+    """URLs one by one: each begins with its scheme, since a single one may name several hosts with commas."""
+    urls = re.split(r",\s*(?=\w+://)", value) if isinstance(value, str) else list(value)
+    for url in urls:
+        parts = urlsplit(url) if isinstance(url, str) else None
+        if parts is None or parts.scheme not in ("postgresql", "postgres"):
+            raise StorageDataError("expected URLs such as postgresql://user@host/database", field="replicas")
+        options = dict(parse_qsl(parts.query))
+        if options.keys() - _OF_DRIVER:
+            raise StorageDataError("options of ours are those of the main URL: leave them out here", field="replicas")
+        _check_files(options)
+    return tuple(urls)
 
 
 def _number(name: str, value: Any, kind: type[int] | type[float]) -> float:
@@ -80,8 +111,10 @@ def _number(name: str, value: Any, kind: type[int] | type[float]) -> float:
 def _checked(settings: Settings) -> Settings:
     if not settings.max_size >= 1 or settings.min_size > settings.max_size:
         raise StorageDataError("expected at least 1, and at least min_size", field="max_size")
-    if settings.vector_index not in ("exact", "hnsw"):
-        raise StorageDataError("expected exact or hnsw", field="vector_index")
+    if settings.vector_index not in ("exact", "hnsw", "ivfflat"):
+        raise StorageDataError("expected exact, hnsw or ivfflat", field="vector_index")
+    if not settings.max_staleness > 0:
+        raise StorageDataError("expected more than 0 seconds", field="max_staleness")
     if settings.schema is not None:
         check_name(settings.schema, field="schema")
     return settings

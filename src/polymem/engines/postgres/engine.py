@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -20,13 +20,14 @@ from polymem.engines.postgres._connecting import Connector
 from polymem.engines.postgres._errors import translate
 from polymem.engines.postgres._listener import Listener
 from polymem.engines.postgres._query_indexes import KnownIndexes
+from polymem.engines.postgres._replicas import Replicas
 from polymem.engines.postgres._runner import PoolRunner, Runner
 from polymem.engines.postgres._schema import create_tables
 from polymem.engines.postgres._schema_vectors import create_vectors
 from polymem.engines.postgres._settings import Settings, read_settings
 from polymem.engines.postgres._text_index import Indexes
 from polymem.engines.postgres._traffic import Traffic
-from polymem.engines.postgres._vector_index import Approximate
+from polymem.engines.postgres._vector_building import Approximate
 from polymem.engines.postgres.blobs import PostgresBlobs
 from polymem.engines.postgres.events import PostgresEvents
 from polymem.engines.postgres.graph import PostgresGraph
@@ -65,8 +66,10 @@ class PostgresEngine:
         self._known = KnownIndexes()
         self._indexes, self._numbers = Indexes(), Numbers()
         self._has_vectors = True
-        self._approximate = Approximate() if settings.vector_index == "hnsw" else None
+        kind = settings.vector_index
+        self._approximate = None if kind == "exact" else Approximate(kind, self._connector.patient)
         self._listener = Listener(self._connector)
+        self._replicas = Replicas(settings, self._runner, self.clock)
         self._traffic: Traffic | None = None
         self._keeper: asyncio.Task[None] | None = None
 
@@ -86,7 +89,12 @@ class PostgresEngine:
         self._listener.reopen()
         self._runner.attach(pool)
         self._traffic = Traffic(self._runner, self.clock)
-        await self._keep()
+        try:
+            await self._replicas.open()
+            await self._keep()
+        except BaseException:
+            await self.close()
+            raise
         self._keeper = asyncio.create_task(self._keep_for_ever())
 
     async def close(self) -> None:
@@ -94,6 +102,9 @@ class PostgresEngine:
         if keeper is not None:
             keeper.cancel()
             await asyncio.gather(keeper, return_exceptions=True)
+        await self._replicas.close()
+        if self._approximate is not None:
+            await self._approximate.stop()
         if traffic is not None:
             await traffic.close()
         pool = self._runner.detach()
@@ -105,14 +116,21 @@ class PostgresEngine:
         return translate(error)
 
     def drivers(self, namespace: str, /) -> Drivers:
-        outside = self._cells(self._runner, namespace)
+        outside = self._cells(self._runner, namespace, self._busy, self._indexes)
+        transactions = PostgresTransactions(self._runner, self._cells, self._replicas.ending)
         events = PostgresEvents(self._runner, self.clock, namespace, self._listener)
-        return replace(outside, transactions=PostgresTransactions(self._runner, self._cells), events=events)
+        if not self._replicas.all:
+            return replace(outside, transactions=transactions, events=events)
+        split = self._replicas.split(outside, lambda one: self._cells(one.runner, namespace, one.traffic))
+        return replace(split, transactions=transactions, events=self._replicas.heard(events))
 
-    def _cells(self, runner: Runner, namespace: str) -> Drivers:
-        numbers, indexes = (self._numbers, self._indexes) if runner is self._runner else (None, None)
+    def _cells(
+        self, runner: Runner, namespace: str, busy: Callable[[], Traffic] | None = None, indexes: Indexes | None = None
+    ) -> Drivers:
+        """Outside of transactions calls may travel together, and collections have numbers that are known."""
+        numbers = None if busy is None else self._numbers
         return Drivers(
-            kv=PostgresKV(runner, self.clock, namespace, self._busy if runner is self._runner else None),
+            kv=PostgresKV(runner, self.clock, namespace, busy),
             query=PostgresQuery(runner, self.clock, namespace, self._known),
             turns=PostgresTurns(runner, self.clock, namespace),
             vectors=PostgresVectors(runner, namespace, numbers, self._approximate) if self._has_vectors else None,
@@ -131,7 +149,7 @@ class PostgresEngine:
 
     async def drop_namespace(self, prefix: str, /) -> int:
         """Waits for open transactions, and lets new ones wait for it."""
-        return await _maintenance.drop_namespace(self._runner, prefix)
+        return int(await self._replicas.writing(_maintenance.drop_namespace)(self._runner, prefix))
 
     async def delete_expired(self, limit: int, /) -> int:
         return await _maintenance.delete_expired(self._runner, self.clock.now(), limit)
@@ -145,10 +163,15 @@ class PostgresEngine:
         """Rewrite the tables without dead rows, one by one; each is locked meanwhile. The server's log of changes
         (WAL) holds deleted values until it is recycled, and archived copies of it for as long as you keep them.
         """
+        if self._approximate is not None:
+            await self._approximate.stop()  # it would be waited for
         await _maintenance.purge(self._runner)
 
     async def check(self) -> Health:
-        return await _maintenance.check(self._runner, self._connector.version, self._connector.pooled)
+        found = await _maintenance.check(self._runner, self._connector.version, self._connector.pooled)
+        if replicas := self.replica_status():
+            found.details["replicas"] = replicas
+        return found
 
     async def probe(self) -> str:
         """The server's version, by one short call that proves that the engine answers."""
@@ -156,7 +179,11 @@ class PostgresEngine:
 
     def pool_status(self) -> Mapping[str, int] | None:
         """Connections by state; None while not open."""
-        return self._runner.pool.figures() if self._runner.is_open else None
+        return {**self._runner.pool.figures(), **self._replicas.figures()} if self._runner.is_open else None
+
+    def replica_status(self) -> list[dict[str, Any]]:
+        """Each replica by address: its state, how far it is behind, reads answered and passed on, its pool."""
+        return self._replicas.status()
 
     async def _keep_for_ever(self) -> None:
         for second in itertools.count(1):
