@@ -1,15 +1,17 @@
 """Vector search on PostgreSQL with pgvector: polymem against SQL written by hand on a table of its own.
 
 Vectors of 384 numbers around a few thousand centres, as embeddings are. By hand is what one would write: a typed column,
-an index HNSW (or none), a held prepared statement with the settings of the scan made once for the session, rows with id,
-payload and score. Polymem reads the vectors found as well, to score them like its other engines. "tenant" filters one in a
-hundred by a member of the payload. Recall is against NumPy. Starts a server itself unless --url is given.
+an index HNSW or IVFFlat (or none), a held prepared statement with the settings of the scan made once for the session, rows
+with id and score. Polymem reads the vectors found as well, to score them like its other engines. "tenant" filters one in a
+hundred: by hand by a column with an index, here by a member of the payload. Recall is against NumPy. Starts a server
+itself unless --url is given.
 """
 
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
+from math import isqrt
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -21,6 +23,8 @@ from server_kv import on_own_postgres
 
 import polymem
 from polymem.contracts.vectors import Vectors
+from polymem.engines.postgres._vector_index import lists_for
+from polymem.engines.postgres.search import index_vectors
 from polymem.jobs.measure import interleaved, ratios, spread
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -29,8 +33,17 @@ RATIO, RECALL, TENANT_RECALL = 1.5, 0.95, 0.99
 TABLE = f"""
 drop table if exists raw_vectors;
 create table raw_vectors(id text primary key, tenant int not null, embedding vector({DIMENSIONS}) not null);
-insert into raw_vectors select id, (payload::json ->> 'tenant')::int, embedding from pm_vectors"""
-INDEX = "create index on raw_vectors using hnsw (embedding vector_cosine_ops)"
+insert into raw_vectors select id, (payload::json ->> 'tenant')::int, embedding from pm_vectors;
+create index on raw_vectors(tenant)"""
+INDEXES = {
+    "exact": "",
+    "ivfflat": "drop index if exists raw_index; "
+    "create index raw_index on raw_vectors using ivfflat (embedding vector_cosine_ops) with (lists = {lists}); "
+    "set ivfflat.probes = {probes}; set ivfflat.iterative_scan = relaxed_order",
+    "hnsw": "drop index if exists raw_index; "
+    "create index raw_index on raw_vectors using hnsw (embedding vector_cosine_ops); "
+    "set hnsw.ef_search = 120; set hnsw.iterative_scan = strict_order",
+}
 SEARCH = f"select id, 1 - (embedding <=> $1) as score from raw_vectors {{where}} order by embedding <=> $1 limit {TOP}"
 Search = Callable[[int], Awaitable[list[str]]]
 
@@ -49,7 +62,7 @@ def nearest(rows: np.ndarray[Any, Any], queries: np.ndarray[Any, Any], tenant: i
 
 
 async def fill(url: str, rows: np.ndarray[Any, Any]) -> float:
-    async with polymem.open(url) as store:
+    async with polymem.open(url, vector_index="exact") as store:
         vectors = store.vectors("bench", dimensions=DIMENSIONS)
         await vectors.clear()
         started = perf_counter()
@@ -94,11 +107,16 @@ async def compare(name: str, sides: dict[str, Search], truth: list[set[str]], op
     each = {side: partial(median, search, options.calls) for side, search in sides.items()}
     times = await interleaved(each, options.rounds)
     found = {side: await recall(search, truth) for side, search in sides.items()}
-    filtered = "tenant" in name  # by hand the tenant is a column, not a member of a JSON text: only recall has a bar
-    least, most = (TENANT_RECALL, None) if filtered else (RECALL, RATIO)
+    filtered = "tenant" in name  # it is read by an index either way; so few rows are found that fixed costs tell
+    least = TENANT_RECALL if filtered else RECALL
     return [
         *(Figure(f"{name}: {side}, p50", spread(1e3 * t for t in times[side]), "ms") for side in sides),
-        Figure(f"{name}: polymem / by hand", ratios(times["polymem"], times["by hand"]), "x", at_most=most),
+        Figure(
+            f"{name}: polymem / by hand",
+            ratios(times["polymem"], times["by hand"]),
+            "x",
+            at_most=None if filtered else RATIO,
+        ),
         Figure(f"{name}: recall@{TOP} by hand", found["by hand"]),
         Figure(f"{name}: recall@{TOP}", found["polymem"], at_least=least),
     ]
@@ -109,14 +127,15 @@ async def measure(url: str, options: Any) -> list[Figure]:
     figures = [Figure("put_many", await fill(url, rows), "vectors/s")]
     raw = await asyncpg.connect(url)
     await raw.execute(TABLE)
-    for index in ("exact", "hnsw"):
+    for index in options.indexes or INDEXES:
         async with polymem.open(url, vector_index=index) as store:
             vectors = store.vectors("bench", dimensions=DIMENSIONS)
             started = perf_counter()
-            await vectors.put("00000000", rows[0], {"tenant": 0})
-            if index == "hnsw":
-                figures.append(Figure("making the index", perf_counter() - started, "s"))
-                await raw.execute(f"{INDEX}; set hnsw.ef_search = 120; set hnsw.iterative_scan = strict_order")
+            if index != "exact":
+                await index_vectors(vectors)
+                figures.append(Figure(f"{index}: making the index", perf_counter() - started, "s"))
+                lists = lists_for(len(rows))
+                await raw.execute(INDEXES[index].format(lists=lists, probes=isqrt(lists)))
             await raw.execute("vacuum analyze raw_vectors")
             await raw.execute("vacuum analyze pm_vectors")
             for name, tenant in ((index, None), (f"{index}, tenant", 7)):
@@ -134,6 +153,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--records", type=int, default=100_000, help="vectors (%(default)s)")
     parser.add_argument("--calls", type=int, default=40, help="searches of each side in each round (%(default)s)")
+    parser.add_argument("--indexes", nargs="*", choices=INDEXES, help="only with these (all)")
     parser.add_argument("--url", help="a PostgreSQL database; its tables pm_vectors and raw_vectors are written")
     options = parser.parse_args()
     figures = asyncio.run(measure(options.url, options)) if options.url else on_own_server(options)

@@ -9,7 +9,7 @@ from polymem.adapters._ids import turn_key
 from polymem.adapters._search import Search
 from polymem.core.clock import to_datetime
 from polymem.core.codec import decode_json
-from polymem.engines.postgres._filter import Values, compile_filter
+from polymem.engines.postgres.filter_sql import Values, compile_filter
 from polymem.store import Store
 
 _INSTANT: Final = "to_char({} at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"+00:00\"')"

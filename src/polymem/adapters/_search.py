@@ -1,11 +1,11 @@
 """What `search` takes, checked (ADP-1)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from polymem.adapters.validation import validate_known_fields, validate_required_fields
-from polymem.contracts.filter import And, Compare, Filter, Not, Or, parse
+from polymem.contracts.filter import And, Compare, Filter, parse, paths_in
 from polymem.core.text import check_key, check_limit
 from polymem.errors import StorageDataError
 
@@ -69,7 +69,7 @@ def _filter(filters: Filter | Mapping[str, Any] | None, names: tuple[str, ...]) 
     except StorageDataError as error:
         found = f"filters{(error.field or 'where').removeprefix('where')}"
         raise StorageDataError(error.args[0].replace(error.field or "", found), field=found) from None
-    for path in _paths(where):
+    for path in paths_in(where):
         if path[0] not in names:
             raise StorageDataError(f"unknown field; expected {', '.join(names)}", field=f"filters.{path[0]}")
     return where
@@ -85,14 +85,3 @@ def _lifted(where: Filter | None, names: tuple[str, ...], equal: dict[str, Any])
         else:
             rest.append(item)
     return And(tuple(rest)) if len(rest) > 1 else rest[0] if rest else None
-
-
-def _paths(where: Filter | None) -> Iterator[tuple[str, ...]]:
-    match where:
-        case Compare():
-            yield where.path
-        case And(items) | Or(items):
-            for item in items:
-                yield from _paths(item)
-        case Not(item):
-            yield from _paths(item)

@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "stats": ("polymem.cli.memories:stats", "Show how much is remembered."),
     "sweep": ("polymem.cli.memories:sweep", "Remove what has expired."),
     "doctor": ("polymem.cli.doctor:doctor", "Check versions, engines, capabilities and integrity."),
+    "db": ("polymem.cli.db:db", "Print the privileges that a role of the database needs."),
     "conformance": ("polymem.cli.conformance:conformance", "Run the conformance suite against an engine."),
     "bench": ("polymem.cli.bench:bench", "Measure recall quality and key-value speed."),
 }

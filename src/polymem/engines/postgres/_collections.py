@@ -7,15 +7,14 @@ from polymem.contracts.filter import Filter
 from polymem.core.codec import decode_json, encode_json
 from polymem.core.namespace import subtree_end
 from polymem.core.page import Page
-from polymem.engines.postgres._filter import Values, compile_filter
 from polymem.engines.postgres._pool import Link
 from polymem.engines.postgres._runner import Fetch, Runner
-from polymem.engines.postgres._vector_index import drop_indexes
+from polymem.engines.postgres.filter_sql import Values, compile_filter
 from polymem.errors import StorageConflictError, StorageDataError
 
 TABLES: Final = {"text": "pm_texts", "vectors": "pm_vectors"}
 _WHERE: Final = "namespace = $1 and contract = $2 and name = $3"
-_FIND: Final = f"select collection, options from pm_collections where {_WHERE}"
+_FIND: Final = f"select collection, options, full_text from pm_collections where {_WHERE}"
 _ATTEMPTS: Final = 5
 _MOST_KNOWN: Final = 10_000
 _DAY: Final = 86_400_000_000
@@ -23,8 +22,9 @@ _DAY: Final = 86_400_000_000
 _PLACE: Final = f"""
 found as ({_FIND} for key share),
 made as (insert into pm_collections(namespace, contract, name, options)
-    select $1, $2, $3, $4 where not exists (select from found) on conflict do nothing returning collection),
-place as (select collection from found where options = $4 union all select collection from made),
+    select $1, $2, $3, $4 where not exists (select from found) on conflict do nothing
+    returning collection, full_text),
+place as (select collection, full_text from found where options = $4 union all select collection, full_text from made),
 logged as (insert into pm_changes(collection, ids) select collection, $5::text[] from place)"""
 
 
@@ -86,10 +86,15 @@ class Numbers:
         self._known[place.row()] = number
 
 
+def satisfying(where: Filter | None, values: Values) -> str:
+    """The condition on the payload of a row."""
+    return compile_filter(where, "payload::json", values, jsonb="payload_jsonb")
+
+
 def put_statement(insertion: str) -> str:
     """One statement that makes the collection where there is none, writes rows to it and logs their ids, which are $5.
 
-    `insertion` takes the collection's number from `place`.
+    `insertion` takes the collection's number and its `full_text` from `place`.
     """
     return f"with {_PLACE}, done as ({insertion}) select collection from place"
 
@@ -145,7 +150,7 @@ async def count(runner: Runner, place: Place, where: Filter | None) -> int:
     if number is None:
         return 0
     values = Values([number])
-    condition = compile_filter(where, "payload::json", values)
+    condition = satisfying(where, values)
     query = f"select count(*) from {place.table} where collection = $1 and {condition}"
     return int((await runner.fetch(query, *values))[0][0])
 
@@ -158,7 +163,7 @@ async def page(
     if number is None:
         return Page([], None)
     values = Values([number, after or ""])
-    condition = compile_filter(where, "payload::json", values)
+    condition = satisfying(where, values)
     query = f"select {columns} from {place.table} where collection = $1 and id > $2 and {condition} order by id limit"
     rows = await runner.fetch(f"{query} {values.add(limit, 'bigint')}", *values)
     return Page(rows, rows[-1][0] if len(rows) == limit else None)
@@ -170,8 +175,6 @@ async def get(runner: Runner, numbers: Numbers, place: Place, columns: str, ids:
 
 
 async def _remove(link: Link, table: str, numbers: Sequence[int]) -> int:
-    if table == TABLES["vectors"]:
-        await drop_indexes(link, numbers)
     await link.fetch("delete from pm_changes where collection = any($1)", numbers)
     statement = f"with gone as (delete from {table} where collection = any($1) returning 1) select count(*) from gone"
     return int((await link.fetch(statement, numbers))[0][0])

@@ -14,7 +14,8 @@ _STATE: Final = "select to_regtype('vector') is not null, to_regclass('pm_vector
 _TABLE: Final = """
 create table if not exists pm_vectors(
     collection bigint not null, id text collate "C" not null, embedding vector not null, payload text not null,
-    primary key(collection, id))
+    payload_jsonb jsonb not null generated always as (payload::jsonb) stored, primary key(collection, id));
+create index if not exists pm_vectors_payload on pm_vectors using gin (payload_jsonb jsonb_path_ops)
 """
 
 

@@ -1,18 +1,17 @@
-"""Approximate indexes (HNSW) of single collections of vectors.
+"""Approximate indexes of single collections of vectors: which there are, and searching by one.
 
-Each is a partial index of the one table: thousands of small tenants cost no relation of their own, and only a collection
-that is written with the option `vector_index=hnsw` gets an index.
+Each is a partial index of the one table, so thousands of small tenants cost no relation of their own. Numbers of collections
+are never given twice: an index whose collection is gone is empty, and the sweeper drops it.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from math import isqrt
+from typing import Final, NamedTuple
 
 from polymem.contracts.vectors import VectorSpace
-from polymem.engines.postgres._pool import Link
-from polymem.engines.postgres._runner import PoolRunner, Runner
+from polymem.engines.postgres._runner import Fetch, Runner
 
-_LOCK: Final = 0x504D4858
-"""ASCII "PMHX": the advisory lock under which an index is made."""
+KINDS: Final = ("hnsw", "ivfflat")
 _CLASSES: Final = {"cosine": "cosine_ops", "dot": "ip_ops", "l2": "l2_ops"}
 _FLOATS, _HALVES = 2000, 4000
 """Up to how many dimensions pgvector indexes float32 and float16."""
@@ -22,38 +21,91 @@ _TUPLES: Final = 200_000
 """How many rows a filtered scan looks at, at most."""
 _MEMORY: Final = 32
 """How many times `work_mem` (4 MB by default) a filtered scan may take; where that is used up it ends."""
-_HOURS: Final = 86_400.0
+_LEAST_PROBES: Final = 10
+"""How many lists of IVFFlat are read at least; of many lists as many as the square root of their number."""
+_ROWS_A_LIST: Final = 1000
+_FEW: Final = 1_000_000
+"""Rows up to which pgvector's manual advises one list for 1,000 of them, and beyond it as many as their square root."""
+_FOUND: Final = """
+select c.relname, i.indisvalid from pg_index i join pg_class c on c.oid = i.indexrelid
+where i.indrelid = to_regclass('pm_vectors') and starts_with(c.relname, $1) order by c.relname"""
+_ORPHANS: Final = r"""
+select c.relname from pg_index i join pg_class c on c.oid = i.indexrelid
+where i.indrelid = to_regclass('pm_vectors') and c.relname ~ '^pm_vectors_\d+_' and not exists(select from pm_collections
+    where collection = substring(c.relname from '^pm_vectors_(\d+)_')::bigint)
+and not exists(select from pg_stat_progress_create_index p where p.relid = i.indrelid)"""
 
 
-class Approximate:
-    """Knows which collections of an engine have their index."""
+class VectorIndexInfo(NamedTuple):
+    """An index that the database has."""
 
-    def __init__(self) -> None:
-        self._indexed: set[int] = set()
+    name: str
+    valid: bool
+    """False while it is being made, and for what a failed attempt left behind."""
 
-    async def index(self, runner: Runner, number: int, space: VectorSpace) -> None:
-        """Make the index of a collection that was written to; within a transaction the next write outside does."""
-        if number not in self._indexed and isinstance(runner, PoolRunner):
-            await create_index(runner, number, space)
-            self._indexed.add(number)
+    @property
+    def kind(self) -> str:
+        return self.name.split("_")[3]
+
+    @property
+    def lists(self) -> int:
+        """Into how many lists an IVFFlat index has parted the vectors."""
+        return int(self.name.split("_")[4]) if self.kind == "ivfflat" else 0
 
 
-def index_scan(number: int, condition: str, distance: str, limit: int) -> str:
-    """The ids of the nearest by the index. Number and limit are written out, for the planner to see that it fits.
+async def indexes_of(fetch: Fetch, number: int) -> list[VectorIndexInfo]:
+    return [VectorIndexInfo(*row) for row in await fetch(_FOUND, f"pm_vectors_{int(number)}_")]
+
+
+def lists_for(rows: int) -> int:
+    """How many lists an IVFFlat index of so many rows should have."""
+    return max(1, rows // _ROWS_A_LIST if rows <= _FEW else isqrt(rows))
+
+
+def index_name(number: int, kind: str, rows: int) -> str:
+    return f"pm_vectors_{int(number)}_{kind}" + (f"_{lists_for(rows)}" if kind == "ivfflat" else "")
+
+
+def creation(number: int, kind: str, rows: int, space: VectorSpace, schema: str) -> str:
+    """The statement that makes an index while others go on writing. It can't run within a transaction."""
+    indexed = indexed_type(space) or ""
+    classes = f"{indexed.partition('(')[0]}_{_CLASSES[space.metric]}"
+    options = f" with (lists = {lists_for(rows)})" if kind == "ivfflat" else ""
+    return (
+        f"create index concurrently if not exists {index_name(number, kind, rows)} on {schema}.pm_vectors "
+        f"using {kind} ((embedding::{indexed}) {classes}){options} where collection = {int(number)}"
+    )
+
+
+def index_scan(number: int, condition: str, distance: str, limit: int, indexes: Sequence[VectorIndexInfo]) -> str:
+    """The ids of the nearest by one of the indexes. Number and limit are written out, for the planner to see that it fits.
 
     The scan goes on until enough rows satisfy the condition. It is set up in the same statement, before the first row
     is asked for, and for this transaction only.
     """
-    width = min(max(_LEAST_WIDTH, 2 * limit), _MOST_WIDTH) if condition == "true" else _MOST_WIDTH
-    tuned = (
-        "set_config('hnsw.iterative_scan', 'relaxed_order', true) as a, "
-        f"set_config('hnsw.ef_search', '{width}', true) as b, set_config('hnsw.max_scan_tuples', '{_TUPLES}', true) as c, "
-        f"set_config('hnsw.scan_mem_multiplier', '{_MEMORY}', true) as d"
-    )
+    settings = {
+        name: value
+        for index in indexes
+        for name, value in (_hnsw(condition, limit) if index.kind == "hnsw" else _ivfflat(index.lists)).items()
+    }
+    tuned = " || ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())
     return (
-        f"select s.id from (select {tuned} offset 0) t cross join lateral (select id from pm_vectors "
-        f"where collection = {int(number)} and t.a is not null and {condition} order by {distance} limit {int(limit)}) s"
+        f"select s.id from (select {tuned} as done offset 0) t cross join lateral (select id from pm_vectors "
+        f"where collection = {int(number)} and t.done is not null and {condition} "
+        f"order by {distance} limit {int(limit)}) s"
     )
+
+
+def _hnsw(condition: str, limit: int) -> dict[str, object]:
+    width = min(max(_LEAST_WIDTH, 2 * limit), _MOST_WIDTH) if condition == "true" else _MOST_WIDTH
+    return {
+        "hnsw.iterative_scan": "relaxed_order", "hnsw.ef_search": width, "hnsw.max_scan_tuples": _TUPLES,
+        "hnsw.scan_mem_multiplier": _MEMORY,
+    }  # fmt: skip
+
+
+def _ivfflat(lists: int) -> dict[str, object]:
+    return {"ivfflat.iterative_scan": "relaxed_order", "ivfflat.probes": max(_LEAST_PROBES, isqrt(lists))}
 
 
 def indexed_type(space: VectorSpace) -> str | None:
@@ -62,29 +114,9 @@ def indexed_type(space: VectorSpace) -> str | None:
     return f"{kind}({space.dimensions})" if space.dimensions <= _HALVES else None
 
 
-async def create_index(runner: PoolRunner, number: int, space: VectorSpace) -> None:
-    """Make the index of a collection if it is not there; vectors are not written meanwhile."""
-    kind = indexed_type(space)
-    if kind is None:
-        return
-    async with runner.unit() as link:
-        await link.run(f"select pg_advisory_xact_lock({_LOCK}), set_config('statement_timeout', '0', true)")
-        if (await link.fetch("select to_regclass($1) is not null", _name(number)))[0][0]:
-            return
-        link.timeout = _HOURS
-        classes = f"{kind.partition('(')[0]}_{_CLASSES[space.metric]}"
-        await link.run(
-            f"create index {_name(number)} on pm_vectors using hnsw ((embedding::{kind}) {classes}) "
-            f"where collection = {int(number)}"
-        )
-
-
-async def drop_indexes(link: Link, numbers: Sequence[int]) -> None:
-    names = [_name(number) for number in numbers]
-    there = await link.fetch("select name from unnest($1::text[]) as name where to_regclass(name) is not null", names)
-    for (name,) in there:
-        await link.run(f"drop index {name}")
-
-
-def _name(number: int) -> str:
-    return f"pm_vectors_{int(number)}_hnsw"
+async def drop_orphans(runner: Runner) -> Sequence[str]:
+    """Drop the indexes of collections that are gone, with nobody waiting for it; their names."""
+    names = [name for (name,) in await runner.fetch(_ORPHANS)]
+    for name in names:
+        await runner.fetch(f"drop index concurrently if exists {name}")
+    return names

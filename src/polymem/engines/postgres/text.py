@@ -11,11 +11,11 @@ from polymem.contracts.filter import Filter
 from polymem.contracts.text import Document, TextCollection, TextFeatures, TextHit, TextQuery
 from polymem.core.codec import decode_json, encode_json
 from polymem.core.page import Page
-from polymem.engines.postgres import _collections
+from polymem.engines.postgres import _collections, _full_text
 from polymem.engines.postgres._collections import Numbers, Place
-from polymem.engines.postgres._filter import Values, compile_filter
 from polymem.engines.postgres._runner import Runner
 from polymem.engines.postgres._text_index import Indexes, Slot, in_thread
+from polymem.engines.postgres.filter_sql import Values
 from polymem.indexes.analyzer import LANGUAGES, Analyzer, analyzer
 from polymem.indexes.query import Sought, analysed
 from polymem.indexes.ranking import allowed_best
@@ -26,9 +26,11 @@ from polymem.indexes.vocabulary import Vocabulary
 Result = TypeVar("Result")
 _DOCUMENT: Final = "id, fields, payload"
 _PUT: Final = _collections.put_statement(
-    "insert into pm_texts(collection, id, fields, payload, tokens) select place.collection, r.* from place, "
-    "unnest($5::text[], $6::text[], $7::text[], $8::bytea[]) as r on conflict (collection, id) do update "
-    "set fields = excluded.fields, payload = excluded.payload, tokens = excluded.tokens"
+    "insert into pm_texts(collection, id, fields, payload, tokens, words) select place.collection, r.*, "
+    "case when place.full_text is not null then to_tsvector(place.full_text::regconfig, pm_words(r.fields)) end "
+    "from place, unnest($5::text[], $6::text[], $7::text[], $8::bytea[]) as r(id, fields, payload, tokens) "
+    "on conflict (collection, id) do update set fields = excluded.fields, payload = excluded.payload, "
+    "tokens = excluded.tokens, words = excluded.words"
 )
 
 
@@ -85,6 +87,21 @@ class PostgresText:
         nothing = 0, dict.fromkeys(words, 0)
         return await self._use(collection, lambda found: in_thread(lambda: count(found.postings)), nothing)
 
+    async def enable_full_text(self, collection: TextCollection, configuration: str | None, /) -> None:
+        """See `polymem.engines.postgres.search`."""
+        await _full_text.enable(self._runner, self._place(collection), configuration)
+
+    async def full_text(
+        self, collection: TextCollection, query: TextQuery, /, *, limit: int, where: Filter | None
+    ) -> list[TextHit]:
+        """See `polymem.engines.postgres.search`."""
+        found = await _full_text.searched(self._runner.fetch, self._namespace, collection.name)
+        if found is None:
+            return []
+        statement, values = _full_text.full_text_statement(found, _full_text.Wanted(query, limit, where))
+        rows = await self._runner.fetch(statement, *values)
+        return [TextHit(id, score, decode_json(fields), decode_json(payload)) for id, score, fields, payload in rows]
+
     async def page(
         self, collection: TextCollection, after: str | None, limit: int, /, *, where: Filter | None
     ) -> Page[Document]:
@@ -113,7 +130,7 @@ class PostgresText:
 
     async def _satisfying(self, number: int, where: Filter) -> set[str]:
         values = Values([number])
-        condition = compile_filter(where, "payload::json", values)
+        condition = _collections.satisfying(where, values)
         rows = await self._runner.fetch(f"select id from pm_texts where collection = $1 and {condition}", *values)
         return {id for (id,) in rows}
 

@@ -1,4 +1,4 @@
-"""Vectors in `pm_vectors` (pgvector), compared one by one by the server."""
+"""Vectors in `pm_vectors` (pgvector), compared by the server: one by one, or by an index where a collection is large."""
 
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -6,14 +6,17 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from polymem.contracts.filter import Filter
+from polymem.contracts.text import TextQuery
 from polymem.contracts.vectors import Vector, VectorFeatures, VectorHit, VectorRecord, VectorSpace, centred_cosines
 from polymem.core.codec import decode_json, encode_json
 from polymem.core.page import Page
-from polymem.engines.postgres import _collections
+from polymem.engines.postgres import _collections, _full_text
 from polymem.engines.postgres._collections import Numbers, Place
-from polymem.engines.postgres._filter import Values, compile_filter
-from polymem.engines.postgres._runner import Runner
-from polymem.engines.postgres._vector_index import Approximate, index_scan, indexed_type
+from polymem.engines.postgres._runner import PoolRunner, Runner
+from polymem.engines.postgres._vector_building import Approximate
+from polymem.engines.postgres._vector_index import VectorIndexInfo, index_scan, indexed_type
+from polymem.engines.postgres.filter_sql import Values
+from polymem.errors import StorageUnsupportedError
 from polymem.indexes.matrix import VectorIndex
 
 _DISTANCES: Final = {"cosine": "<=>", "dot": "<#>", "l2": "<->"}
@@ -47,8 +50,8 @@ class PostgresVectors:
             self._runner, self._place(space), _PUT, [record.id for record in ordered],
             np.concatenate([record.vector for record in ordered]).tolist(), space.dimensions, payloads,
         )  # fmt: skip
-        if self._approximate is not None:
-            await self._approximate.index(self._runner, number, space)
+        if self._approximate is not None and isinstance(self._runner, PoolRunner):
+            self._approximate.wrote(self._runner, number, space, len(records))
 
     async def get_many(self, space: VectorSpace, ids: Sequence[str], /) -> dict[str, VectorRecord]:
         rows = await _collections.get(self._runner, self._numbers, self._place(space), _RECORD, ids)
@@ -76,6 +79,29 @@ class PostgresVectors:
         self, space: VectorSpace, vector: Vector, /, *, limit: int, where: Filter | None
     ) -> list[tuple[str, float]]:
         return (await self._nearest(space, _Wanted(vector, limit, where, None), "null"))[0]
+
+    async def make_index(self, space: VectorSpace, /) -> None:
+        """See `polymem.engines.postgres.search`."""
+        if self._approximate is None or not isinstance(self._runner, PoolRunner):
+            raise StorageUnsupportedError("indexes are made outside of transactions, where vector_index is not exact")
+        number = await _collections.find(self._runner.fetch, self._place(space))
+        if number is not None:
+            await self._approximate.make(self._runner, number, space)
+
+    async def hybrid(
+        self, space: VectorSpace, vector: Vector, text: str, query: TextQuery, /, *,
+        limit: int, where: Filter | None, text_weight: float,
+    ) -> list[tuple[Any, ...]]:  # fmt: skip
+        """See `polymem.engines.postgres.search`."""
+        fetch = self._runner.fetch
+        number = await _collections.find(fetch, self._place(space)) or 0
+        found = await _full_text.searched(fetch, self._namespace, text)
+        values = Values([number])
+        near = _Wanted(vector, max(limit, _full_text.DEPTH), where, None)
+        nearest = _with_distance(space, *_nearest_ids(number, space, near, await self._indexed(number), values))
+        wanted = _full_text.Wanted(query, limit, where)
+        statement = _full_text.hybrid_statement(nearest, found, wanted, text_weight, values)
+        return [tuple(row) for row in await fetch(statement, *values)]
 
     async def centred_cosines(self, space: VectorSpace, vector: Vector, ids: Sequence[str], /) -> dict[str, float]:
         rows = await _collections.get(
@@ -115,10 +141,9 @@ class PostgresVectors:
         """Ids with scores, and the rows they are from: the server finds, and what it found is scored in float64 as by
         the other engines.
         """
-        kind = None if self._approximate is None else indexed_type(space)
 
         async def search(number: int) -> list[Any]:
-            statement, values = _nearest_statement(number, space, wanted, payload, kind)
+            statement, values = _nearest_statement(number, space, wanted, payload, await self._indexed(number))
             return await self._runner.fetch(statement, *values)
 
         rows = await self._numbers.rows(self._runner.fetch, self._place(space), search)
@@ -126,6 +151,9 @@ class PostgresVectors:
         if rows:
             index.put_many([row[0] for row in rows], [_array(row[1]) for row in rows])
         return index.search(wanted.vector, wanted.limit, None, wanted.min_score), rows
+
+    async def _indexed(self, number: int) -> Sequence[VectorIndexInfo]:
+        return () if self._approximate is None else await self._approximate.indexes(self._runner.fetch, number)
 
     def _place(self, space: VectorSpace) -> Place:
         options = {"dimensions": space.dimensions, "metric": space.metric, "model": space.model}
@@ -142,26 +170,38 @@ class _Wanted(NamedTuple):
 
 
 def _nearest_statement(
-    number: int, space: VectorSpace, wanted: _Wanted, payload: str, indexed: str | None
+    number: int, space: VectorSpace, wanted: _Wanted, payload: str, indexes: Sequence[VectorIndexInfo]
 ) -> tuple[str, Values]:
     """The nearest with a few to spare; the rows are read by id, since sorting would copy the vectors of all."""
-    sought = _unit(wanted.vector) if space.metric == "cosine" else wanted.vector
     values = Values([number])
-    given, operator = values.add(sought.tolist(), "float4[]"), _DISTANCES[space.metric]
-    condition = compile_filter(wanted.where, "payload::json", values)
-    few = wanted.limit + _SPARE
-    if indexed is None:
-        nearest = (
-            f"select id from pm_vectors where collection = $1 and {condition} "
-            f"order by embedding {operator} {given}::vector, id limit {values.add(few, 'bigint')}"
-        )
-    else:
-        distance = f"embedding::{indexed} {operator} {given}::{indexed}"
-        nearest = index_scan(number, condition, distance, few)
+    nearest, _ = _nearest_ids(number, space, wanted, indexes, values)
     return (
         f"with nearest as materialized ({nearest}) select v.id, vector_send(v.embedding), {payload} "
         "from nearest n join pm_vectors v on v.collection = $1 and v.id = n.id"
     ), values
+
+
+def _nearest_ids(
+    number: int, space: VectorSpace, wanted: _Wanted, indexes: Sequence[VectorIndexInfo], values: Values
+) -> tuple[str, str]:
+    """The ids of the nearest, and the parameter that they are near to. The number of the collection is $1."""
+    sought = _unit(wanted.vector) if space.metric == "cosine" else wanted.vector
+    given, operator = values.add(sought.tolist(), "float4[]"), _DISTANCES[space.metric]
+    condition, few = _collections.satisfying(wanted.where, values), wanted.limit + _SPARE
+    if indexes:
+        indexed = indexed_type(space)
+        return index_scan(number, condition, f"embedding::{indexed} {operator} {given}::{indexed}", few, indexes), given
+    return (
+        f"select id from pm_vectors where collection = $1 and {condition} "
+        f"order by embedding {operator} {given}::vector, id limit {values.add(few, 'bigint')}"
+    ), given
+
+
+def _with_distance(space: VectorSpace, nearest: str, given: str) -> str:
+    return (
+        f"select v.id, v.embedding {_DISTANCES[space.metric]} {given}::vector as distance from ({nearest}) n "
+        "join pm_vectors v on v.collection = $1 and v.id = n.id"
+    )
 
 
 def _unit(vector: Vector) -> Vector:

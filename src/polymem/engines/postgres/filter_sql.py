@@ -1,7 +1,8 @@
 """Filters as PostgreSQL SQL over JSON, with exactly the answers of `polymem.contracts.filter.matches`.
 
-The functions that start with `pm_` are made by `_schema_query`. Every test is `is true`, so never null. Paths are
-literals, values are parameters.
+For the cells, and for statements of your own over tables that hold JSON (`adapters` searches turns and facts so). The
+functions that start with `pm_` are made by `_schema_query`. Every test is `is true`, so never null. Paths are literals,
+values are parameters.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,10 +11,14 @@ from math import isfinite
 from typing import Any, Final, TypeGuard
 
 from polymem.contracts.filter import And, Compare, Filter, Json, Not, Operand, Or, Path, Scalar, is_index
+from polymem.core.codec import encode_json
 from polymem.engines.postgres._regex import to_server
 
 _EXACT: Final = 2.0**53
 """Below it a float and its shortest decimal form lie between the same integers."""
+
+_MOST_CONTAINED: Final = 32
+"""Of more values than these one test of all is cheaper than one for each."""
 
 
 class Values(list[Any]):
@@ -25,21 +30,52 @@ class Values(list[Any]):
         return f"${len(self)}::{kind}"
 
 
-def compile_filter(where: Filter | None, document: str, values: Values) -> str:
-    """The condition, never null; `document` is SQL of type json. Adds to `values`."""
+def compile_filter(where: Filter | None, document: str, values: Values, *, jsonb: str | None = None) -> str:
+    """The condition, never null; `document` is SQL of type json. Adds to `values`.
+
+    `jsonb` is SQL of the same document as jsonb, which must be an object: what equals a scalar is asked of that, since an
+    index (GIN, `jsonb_path_ops`) can answer it and no text is parsed.
+    """
     match where:
         case None:
             return "true"
         case Compare():
-            return f"({_TESTS[where.op](_At(node_at(where.path, document)), where.value, values)} is true)"
+            contained = None if jsonb is None else _contained(where, jsonb, values)
+            return contained or f"({_TESTS[where.op](_At(node_at(where.path, document)), where.value, values)} is true)"
         case And(items):
-            return f"({' and '.join(compile_filter(item, document, values) for item in items)})"
+            return f"({' and '.join(compile_filter(item, document, values, jsonb=jsonb) for item in items)})"
         case Or(items):
-            return f"({' or '.join(compile_filter(item, document, values) for item in items)})"
+            return f"({' or '.join(compile_filter(item, document, values, jsonb=jsonb) for item in items)})"
         case Not(item):
-            return f"(not {compile_filter(item, document, values)})"
+            return f"(not {compile_filter(item, document, values, jsonb=jsonb)})"
         case _:
             raise TypeError(f"not a filter: {type(where).__name__}")
+
+
+def _contained(where: Compare, jsonb: str, values: Values) -> str | None:
+    """What equals scalars, as containment, where that means exactly the same; else None.
+
+    It does where no segment could lead into an array, and below 2**53, from where on jsonb forgets what a float was.
+    """
+    if where.op not in ("eq", "ne", "in", "not_in") or any(map(is_index, where.path)):
+        return None
+    operands = where.value if isinstance(where.value, tuple) else (where.value,)
+    if not 1 <= len(operands) <= _MOST_CONTAINED or not all(map(_is_alike, operands)):
+        return None
+    tests = (f"{jsonb} @> {values.add(_document(where.path, operand), 'jsonb')}" for operand in operands)
+    return f"({'not ' if where.op in ('ne', 'not_in') else ''}({' or '.join(tests)}))"
+
+
+def _is_alike(operand: Scalar | Json) -> bool:
+    """Whether it equals the same values in jsonb."""
+    return not isinstance(operand, Json) and (not is_number(operand) or abs(operand) < _EXACT)
+
+
+def _document(path: Path, operand: Any) -> str:
+    """The JSON of an object with nothing but a value at a path."""
+    for segment in reversed(path):
+        operand = {segment: operand}
+    return encode_json(operand).decode()
 
 
 def node_at(path: Path, document: str) -> str:
