@@ -1,14 +1,21 @@
-"""What the benchmarks of key-value servers share: one task against a held connection, 64 against the best pool."""
+"""What the benchmarks of key-value servers share: servers of their own, one task against a held connection, and 64
+against the best pool.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from report import Figure
 
 from polymem.jobs.measure import interleaved, ratios, spread, throughput
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 SLACK = 3e-6  # seconds that one call may take beyond a tenth
 TURNS = 1.2
 Call = Callable[[int], Awaitable[Any]]
@@ -30,7 +37,7 @@ async def alone(operation: str, mine: Calls, theirs: Calls, options: Any) -> lis
 
 
 async def crowded(
-    operation: str, mine: Calls, rivals: dict[str, Calls], options: Any, *, at_least: float
+    operation: str, mine: Calls, rivals: dict[str, Calls], options: Any, *, at_least: float | None
 ) -> list[Figure]:
     found = await measure({"polymem": mine, **rivals}, operation, 64, options)
     lines = [Figure(f"{operation}, 64 tasks: {side}", spread(rates), "calls/s") for side, rates in found.items()]
@@ -49,6 +56,14 @@ async def measure(sides: dict[str, Calls], operation: str, tasks: int, options: 
 
 def on_own_postgres(name: str, measured: Callable[[str, Any], Any], options: Any, *settings: str) -> list[Figure]:
     """The figures that `measured` takes on a server of its own, which has the settings given."""
+    with own_postgres(name, *settings) as url:
+        figures: list[Figure] = asyncio.run(measured(url, options))
+    return figures
+
+
+@contextmanager
+def own_postgres(name: str, *settings: str) -> Iterator[str]:
+    """The URL of a server that stops at the end; `servers.Absent` where this machine cannot have one."""
     from servers._process import cache_folder
     from servers.postgres import PostgresServer, remove
 
@@ -56,8 +71,21 @@ def on_own_postgres(name: str, measured: Callable[[str, Any], Any], options: Any
     remove(folder)
     server = PostgresServer(folder, *settings)
     try:
-        figures: list[Figure] = asyncio.run(measured(server.url, options))
+        yield server.url
     finally:
         server.stop()
         remove(folder)
-    return figures
+
+
+@contextmanager
+def own_redis(*, cluster: bool = False) -> Iterator[str]:
+    """The same, without persistence; a Cluster has an append-only file, and a replica of each of three primaries."""
+    from servers._process import free_ports
+    from servers.redis import RedisCluster, RedisServer
+
+    with TemporaryDirectory() as folder:
+        server = RedisCluster(Path(folder)) if cluster else RedisServer(Path(folder), free_ports()[0])
+        try:
+            yield server.url
+        finally:
+            server.kill()

@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 import pytest
 from hypothesis import given, settings
@@ -630,6 +631,205 @@ def test_a_read_may_overtake_a_cancelled_write_but_never_an_acknowledged_one():
     run(work)
 
 
+# Two flights
+
+
+def first(item):
+    return item[0]
+
+
+async def in_two_flights(server, batcher, *items):
+    """Calls for `items`, sent as soon as a direct call has ended, and held at the gate."""
+    tasks = await behind_a_held_call(server, batcher, *items)
+    server.gate.set()
+    await tasks.pop(0)
+    server.gate.clear()
+    await ticks()
+    server.sent.pop(0)
+    return tasks
+
+
+def test_a_crowd_divides_between_two_flights_and_stays_divided():
+    async def work():
+        server = Server()
+        batcher = server.batcher(flights=2)
+        numbers = [str(number) for number in range(50)]
+        tasks = await in_two_flights(server, batcher, *numbers)
+        assert server.sent == [("many", numbers[:25]), ("many", numbers[25:])], "both are under way"
+        waiting = await started(*(batcher.submit(number) for number in numbers))
+        assert len(server.sent) == 2
+        server.gate.set()
+        assert await outcomes([*tasks, *waiting]) == [f"did {number}" for number in numbers * 2]
+        assert [len(items) for _, items in server.sent] == [25] * 4
+
+    run(work)
+
+
+def test_few_calls_are_not_divided():
+    async def work():
+        server = Server()
+        batcher = server.batcher(flights=2)
+        tasks = await in_two_flights(server, batcher, *"abcdefghijklmnop")
+        server.gate.set()
+        await outcomes(tasks)
+        assert server.sent == [("many", [*"abcdefghijklmnop"])]
+        await batcher.submit("q")
+        await batcher.submit("r")
+        assert server.sent[1:] == [("one", "q"), ("one", "r")], "then calls go direct again"
+
+    run(work)
+
+
+def test_flights_of_different_sizes_become_alike():
+    async def work():
+        server = Server()
+        batcher = server.batcher(flights=2)
+        await in_two_flights(server, batcher, *"abcdefghijklmnop")
+        few = await started(*(batcher.submit(item) for item in "xy"))
+        many = await started(*(batcher.submit(str(number)) for number in range(46)))
+        server.gate.set()
+        await outcomes([*few, *many])
+        sizes = [len(items) for _, items in server.sent]
+        assert sizes[:2] == [16, 2]
+        assert min(sizes[2:]) > 20
+
+    run(work)
+
+
+def test_no_call_leaves_while_another_of_its_key_is_under_way():
+    async def work():
+        server = Server()
+        batcher = server.batcher(flights=2, keys=first)
+        tasks = await in_two_flights(server, batcher, "a1", "b1")
+        tasks += await started(*(batcher.submit(item) for item in ("a2", "c1", "a3", "d1")))
+        assert server.sent == [("many", ["a1", "b1"]), ("many", ["c1", "d1"])]
+        server.gate.set()
+        await outcomes(tasks)
+        assert server.sent[2:] == [("many", ["a2", "a3"])]
+
+    run(work)
+
+
+def test_what_waits_for_its_key_stays_before_what_a_full_batch_leaves():
+    async def work():
+        server = Server()
+        batcher = server.batcher(flights=2, keys=first, max_calls=2)
+        tasks = await in_two_flights(server, batcher, "a1", "b1")
+        tasks += await started(*(batcher.submit(item) for item in ("a2", "c1", "d1", "a3")))
+        server.gate.set()
+        await outcomes(tasks)
+        assert server.sent == [("many", ["a1", "b1"]), ("many", ["c1", "d1"]), ("many", ["a2", "a3"])]
+
+    run(work)
+
+
+def test_a_call_of_several_keys_waits_for_each_and_those_behind_it_wait_too():
+    async def work():
+        server = Server()
+        batcher = server.batcher(flights=2, keys=lambda item: item)
+        tasks = await in_two_flights(server, batcher, "a", "b")
+        tasks += await started(*(batcher.submit(item) for item in ("bc", "cd", "e")))
+        assert server.sent == [("many", ["a", "b"]), ("one", "e")]
+        server.gate.set()
+        await outcomes(tasks)
+        assert server.sent[2:] == [("many", ["bc", "cd"])]
+
+    run(work)
+
+
+def test_calls_of_one_key_alone_go_one_batch_after_the_other():
+    async def work():
+        server = Server()
+        batcher = server.batcher(flights=2, keys=first)
+        tasks = await in_two_flights(server, batcher, "a1", "a2")
+        tasks += await started(batcher.submit("a3"), batcher.submit("a4"))
+        tasks += await started(batcher.submit("b1"))
+        assert server.sent == [("many", ["a1", "a2"]), ("one", "b1")], "the others pass by"
+        server.gate.set()
+        await outcomes(tasks)
+        assert server.sent[2:] == [("many", ["a3", "a4"])]
+        await batcher.close()
+
+    run(work)
+
+
+def test_a_cancelled_put_in_one_flight_cannot_land_after_a_delete_in_the_other():
+    async def work():
+        server = Server()
+        batcher = server.batcher(flights=2, keys=first)
+        tasks = await in_two_flights(server, batcher, "k put", "j put")
+        tasks[0].cancel()
+        later = await started(batcher.submit("k delete"))
+        assert server.sent == [("many", ["k put", "j put"])]
+        server.gate.set()
+        await outcomes([tasks[1], *later])
+        assert server.sent[1:] == [("one", "k delete")]
+
+    run(work)
+
+
+def test_one_flight_cancelled_leaves_nobody_waiting_and_the_other_goes_on():
+    async def work():
+        server = Server()
+        batcher = server.batcher(flights=2, max_calls=2)
+        tasks = await in_two_flights(server, batcher, *"abcde")
+        server.tasks[1].cancel()
+        await ticks()
+        server.gate.set()
+        a, b, c, d, e = await outcomes(tasks)
+        assert [error.outcome for error in (a, b, e)] == [Outcome.UNKNOWN] * 3
+        assert [c, d] == ["did c", "did d"]
+        assert await batcher.submit("later") == "did later"
+        await batcher.close()
+
+    run(work)
+
+
+def test_close_waits_for_both_flights():
+    async def work():
+        server = Server()
+        batcher = server.batcher(flights=2, max_calls=2)
+        tasks = await in_two_flights(server, batcher, *"abcd")
+        (closing,) = await started(batcher.close())
+        server.tasks[1].cancel()
+        await ticks()
+        assert not closing.done()
+        server.gate.set()
+        await closing
+        assert len(await outcomes(tasks)) == 4
+
+    run(work)
+
+
+@pytest.mark.parametrize(("away", "between", "largest"), [(0.1, 0.01, 101), (0.1, 0.09, 51), (0.001, 60, 51)])
+def test_a_crowd_divides_where_the_disk_is_synced_only_if_the_loop_is_busy_too(away, between, largest, monkeypatch):
+    """Two batches would wait for each other's sync: one that is larger is acknowledged as soon."""
+
+    async def work():
+        now = 0.0
+        monkeypatch.setattr("polymem.core.batch.perf_counter", lambda: now)
+
+        async def many(items):
+            nonlocal now
+            now += away
+            sizes.append(len(items))
+            await asyncio.sleep(0)
+            return items
+
+        async def one(item):
+            await asyncio.sleep(0)
+
+        sizes = []
+        batcher = Batcher(one, many, size=len, flights=2, keys=first, syncs=True)
+        for pause in [60] * 5 + [between] * 13:  # the first are the callers' affair
+            sizes.clear()
+            await asyncio.gather(*(batcher.submit(str(number)) for number in range(101)))
+            now += pause
+        assert max(sizes) == largest
+
+    run(work)
+
+
 # Life
 
 
@@ -728,14 +928,15 @@ FATES = ("ok", "ok", "ok", "refused", "away", "lost before", "lost after", "each
 
 @dataclass
 class Model:
-    """A server with a store, told by `fates` how each driver call goes; it takes one call at a time."""
+    """A server with a store, told by `fates` how each driver call goes; it takes so many calls at a time."""
 
     fates: list
     delays: list
     log: list = field(default_factory=list)  # writes as they were applied: (key, serial)
     stored: dict = field(default_factory=dict)
     calls: int = 0
-    busy: bool = False
+    flights: int = 1
+    busy: list = field(default_factory=list)  # the keys of the calls under way
 
     def apply(self, item):
         operation, key, serial = item
@@ -745,8 +946,10 @@ class Model:
         return self.stored.get(key, -1)
 
     async def call(self, items):
-        assert not self.busy, "one driver call at a time"
-        self.busy = True
+        keys = {key for _, key, _ in items}
+        assert len(self.busy) < self.flights, "too many driver calls at a time"
+        assert self.flights == 1 or all(map(keys.isdisjoint, self.busy)), "a key in two calls at a time"
+        self.busy.append(keys)
         fate = self.fates[self.calls % len(self.fates)] if self.fates else "ok"
         delay = self.delays[self.calls % len(self.delays)] if self.delays else 0
         self.calls += 1
@@ -754,7 +957,7 @@ class Model:
             await ticks(delay // 2)
             return self.carry_out(fate, items)
         finally:
-            self.busy = False
+            self.busy.remove(keys)
 
     def carry_out(self, fate, items):
         if fate == "refused":
@@ -805,18 +1008,19 @@ async def client(history, batchers, script):
         await history.step(batchers[operation], operation, key)
 
 
-operations = st.tuples(st.sampled_from(["put", "put", "get"]), st.sampled_from("jk"), st.integers(0, 3))
+operations = st.tuples(st.sampled_from(["put", "put", "get"]), st.sampled_from("jkl"), st.integers(0, 3))
 scripts = st.lists(st.lists(operations, min_size=1, max_size=5), min_size=1, max_size=8)
 servers = st.builds(Model, st.lists(st.sampled_from(FATES), max_size=12), st.lists(st.integers(0, 8), max_size=5))
 cancellations = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 7)), max_size=6)
 
 
 @settings(deadline=None, max_examples=300)
-@given(scripts, servers, cancellations, st.booleans(), st.integers(0, 60))
-def test_any_interleaving_keeps_the_promises(scripts, server, cancellations, shared, close_at):
+@given(scripts, servers, cancellations, st.booleans(), st.integers(0, 60), st.integers(1, 2))
+def test_any_interleaving_keeps_the_promises(scripts, server, cancellations, shared, close_at, flights):
     async def work():
         history = History()
-        writes = Batcher(server.one, server.many, size=len, max_calls=4)
+        server.flights = flights
+        writes = Batcher(server.one, server.many, size=len, max_calls=4, flights=flights, keys=itemgetter(1))
         reader = server if shared else Model(server.fates[::-1], server.delays[::-1], stored=server.stored)
         reads = writes if shared else Batcher(reader.one, reader.many, size=len, max_calls=4)
         tasks = [asyncio.create_task(client(history, {"put": writes, "get": reads}, script)) for script in scripts]
@@ -841,7 +1045,7 @@ def test_any_interleaving_keeps_the_promises(scripts, server, cancellations, sha
     assert all(count == 1 for count in written.values()), "a write was applied twice"
     assert set(history.acknowledged) <= set(written), "an acknowledged write is missing"
     assert not set(history.refused) & set(written), "a write was called not applied, but it was"
-    for key in "jk":
+    for key in "jkl":
         serials = [serial for k, serial in server.log if k == key]
         assert serials == sorted(serials), "a key lost its order"
     for key, serial, floor, value in history.reads:

@@ -58,6 +58,15 @@ async def test_one_that_answers_and_is_not_well(monkeypatch):
     assert not made.breaker.disturbed  # it answered
 
 
+async def test_one_without_a_replica():
+    """PG-4: it answers as well as ever, but more of it than meant."""
+    engine = Engine()
+    replicas = [{"replica": "a:1", "state": "ready"}, {"replica": "b:1", "state": "away"}]
+    engine.replica_status = lambda: replicas
+    found = await check_health(engine, context())
+    assert (found.status, found.details) == ("degraded", {"reasons": ["replica b:1 is away"], "replicas": replicas})
+
+
 async def test_one_that_fails():
     async def fails():
         raise StorageConnectionError("cut off", retryable=True)

@@ -180,7 +180,7 @@ class TestCounts:
         for _ in range(2):
             never.record_operation("get", 0.001)
         assert figures(never)["total_count"] == 2
-        assert len(never.operation("get").latest) == 1  # the first call shows that there is something
+        assert not never.operation("get").latest
 
     def test_nothing_is_kept_when_disabled(self, clock):
         collector = MetricsCollector("fake", False, clock=clock)
@@ -415,7 +415,7 @@ class TestGuarded:
 
         asyncio.run(work())
 
-    def test_of_quick_operations_one_in_32_is_timed_once_they_are_known(self):
+    def test_of_quick_operations_one_in_64_is_timed_once_they_are_known(self):
         async def work():
             kv, collector = guarded(Driver())
             operation = collector.operation("kv.get")
@@ -425,15 +425,34 @@ class TestGuarded:
             assert (operation.every, len(operation.pending)) == (1, 1000)
             operation.pending[:] = [1e-6] * 999 + [1.0]  # a single call that was held up changes nothing
             operation.fold(0.0)
-            assert operation.every == 32
+            assert operation.every == 64
             operation.due = float("inf")
-            for _ in range(320):
+            for _ in range(640):
                 await kv.get("a")
             assert len(operation.pending) == 10
             found = figures(collector, "kv.get")
-            assert found["total_count"] == found["histogram"]["count"] == 1320
+            assert found["total_count"] == found["histogram"]["count"] == 1640
             operation.fail("Lost", None, 0.0)
             assert operation.every == 1
+
+        asyncio.run(work())
+
+    @pytest.mark.parametrize("rate", [0, 1e-6, 0.3, 1])
+    def test_memory_is_bounded_and_counts_are_exact_at_any_sampling_rate(self, rate):
+        """MET-1, MET-3: what is counted is folded now and then, whether latencies are wanted or not."""
+
+        async def work():
+            kv, collector = guarded(Driver(), {"sampling_rate": rate, "always_sample_errors": False})
+            operation, most = collector.operation("kv.get"), 0
+            for _ in range(10_000):
+                operation.due = 0.0
+                await kv.get("a")
+                most = max(most, len(operation.done) + len(operation.pending))
+            assert most <= 2048
+            found = figures(collector, "kv.get")
+            assert (found["total_count"], found["in_flight"]) == (10_000, 0)
+            if rate in (0, 1):
+                assert (found["latency_ms"] is None) == (rate == 0)
 
         asyncio.run(work())
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import AliasPath, BaseModel, ConfigDict, Field, Json, computed_field
 
 from polymem.core import namespace, registry
 from polymem.core.clock import ManualClock, SystemClock, expiry, to_datetime, to_instant
@@ -87,6 +87,25 @@ class Model(BaseModel):
     name: str
 
 
+class Inner(BaseModel):
+    z: int = Field(alias="zed")
+
+
+class Aliased(BaseModel):
+    """Each name is the other one's alias, one field is read and written by different ones, one is computed."""
+
+    model_config = ConfigDict(serialize_by_alias=True, extra="forbid")
+    a: int = Field(alias="b")
+    b: int = Field(alias="a")
+    inner: Inner = Field(validation_alias=AliasPath("x", 0), serialization_alias="y")
+    numbers: Json[list[int]]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def both(self) -> int:
+        return self.a + self.b
+
+
 class Options(TypedDict):
     dark: bool
 
@@ -97,6 +116,7 @@ class Options(TypedDict):
         (Point, Point(1, 2)),
         (Struct, Struct(datetime(2025, 1, 1, tzinfo=UTC), b"\x00\xff")),
         (Model, Model(name="Ada")),
+        (Aliased, Aliased.model_validate({"a": 2, "b": 1, "x": [{"zed": 3}], "numbers": "[1]"})),
         (Options, {"dark": True}),
     ],
 )
@@ -113,6 +133,41 @@ def test_a_typed_codec_refuses_other_types(model):
     assert caught.value.field == "value"
     with pytest.raises(StorageDataError, match="does not fit"):
         ModelCodec(model).decode(b'{"x": "no"}')
+
+
+def test_fields_with_aliases_are_stored_by_name():
+    """KV-3, QRY-2: a filter names the fields as the program does."""
+    value = Aliased.model_validate({"a": 2, "b": 1, "x": [{"zed": 3}], "numbers": "[1]"})
+    stored = decode_json(ModelCodec(Aliased).encode(value))
+    assert stored == {"a": 1, "b": 2, "inner": {"z": 3}, "numbers": "[1]"}
+
+
+def test_aliases_that_an_old_pydantic_cannot_read_are_refused_with_the_remedy(monkeypatch):
+    monkeypatch.setattr("polymem.core.codec._by_name", lambda _: {})
+    with pytest.raises(StorageDataError, match="need pydantic 2.11 or populate_by_name"):
+        ModelCodec(Inner).encode(Inner(zed=1))
+
+
+def test_a_subclass_that_would_come_back_as_its_parent_is_refused():
+    """KV-3: what goes in comes out equal."""
+
+    @dataclasses.dataclass
+    class Further(Point):
+        z: int = 0
+
+    class Longer(Model):
+        age: int = 0
+
+    class Wider(Struct):
+        more: int = 0
+
+    wider = Wider(datetime(2025, 1, 1, tzinfo=UTC), b"")
+    for model, value in ((Point, Further(1, 2)), (Model, Longer(name="Ada")), (Struct, wider)):
+        with pytest.raises(StorageDataError, match="what it adds would be lost") as caught:
+            ModelCodec(model).encode(value)
+        assert caught.value.field == "value"
+        codec = ModelCodec(type(value))
+        assert codec.decode(codec.encode(value)) == value
 
 
 def test_a_typed_codec_refuses_what_json_cannot_hold():

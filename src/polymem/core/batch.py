@@ -1,28 +1,43 @@
 """Batching for network engines: direct when idle, else one batch per loop tick.
 
-Calls go out in the order of `submit`, one driver call at a time, so a key keeps its order. That holds within one
-batcher: an engine has one for all its writes (else a put whose caller was cancelled could land after a later delete)
-and one for its reads. A read sees each write acknowledged before it, and may miss one whose caller was cancelled.
+Calls go out in the order of `submit`, and none while another of its key is under way, so a key keeps its order. That
+holds within one batcher: an engine has one for all its writes (else a put whose caller was cancelled could land after
+a later delete) and one for its reads. A read sees each write acknowledged before it, and may miss one whose caller was
+cancelled.
+
+With two flights a crowd divides: while the server works for one half, the loop answers the other and sends it again.
+Where batches wait for each other's sync of a slow disk, fewer and larger ones are better.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
 from contextvars import copy_context
-from typing import Generic, TypeVar
+from functools import partial
+from threading import get_ident
+from time import perf_counter
+from typing import Final, Generic, TypeVar
 
 from polymem.errors import Outcome, StorageConnectionError, StorageError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _Call = tuple[Item, int, asyncio.Future[Result]]
+_LEAST: Final = 16
+"""Calls that are not worth dividing."""
+_SHARE: Final = 3
+"""Dividing pays if the loop is busy between two batches for this part of the time that one is under way."""
+_SMOOTH: Final = 8
+"""Batches over which times are averaged."""
 
 
 class Batcher(Generic[Item, Result]):
     """Sends single calls to `one` and gathered calls to `many`; belongs to the loop it was made on. `many` gets items
     in the order of submission and returns a result or exception for each; merging them (last put wins, first delete
     says True) is its affair. If it raises, `translate`, the engine's error map, tells whether none was applied.
-    `one`, when cancelled, must not return before the server is done with the call. `size` is in bytes.
+    `one`, when cancelled, must not return before the server is done with the call. `size` is in bytes. Up to `flights`
+    batches are under way at once, no two with a key of `keys` in common; without `keys` calls have no order among them.
+    `syncs` says that the server syncs a disk for each batch: then only one is, unless the loop is the slower part.
     """
 
     def __init__(
@@ -34,69 +49,121 @@ class Batcher(Generic[Item, Result]):
         max_calls: int = 512,
         max_bytes: int = 1_000_000,
         translate: Callable[[Exception], StorageError | None] = lambda _: None,
+        flights: int = 1,
+        keys: Callable[[Item], Collection[Hashable]] | None = None,
+        syncs: bool = False,
     ) -> None:
         self._one, self._many, self._size, self._translate = one, many, size, translate
         self._max_calls, self._max_bytes = max_calls, max_bytes
-        self._loop, self._context = asyncio.get_running_loop(), copy_context()  # batches run in no caller's context
+        self._loop, self._thread = asyncio.get_running_loop(), get_ident()
+        self._context = copy_context()  # batches run in no caller's context
+        self._flights, self._keys, self._syncs = flights, keys, syncs
+        self._landed = self._answering = self._waiting = 0.0
         self._queue: deque[_Call[Item, Result]] = deque()
+        self._aloft: list[list[_Call[Item, Result]]] = []
+        """The batches under way."""
+        self._tasks: set[asyncio.Task[None]] = set()  # kept: a loop holds its tasks weakly
         self._busy = self._crowded = self._scheduled = self._closed = False
         self._drained = asyncio.Event()
 
     async def submit(self, item: Item) -> Result:
         """The call's own result or error. If cancelled, a call that waits or is in a batch is still carried out."""
-        if self._closed or asyncio.get_running_loop() is not self._loop:
-            raise StorageConnectionError("the connection is closed or belongs to another event loop")
-        if self._busy or self._crowded or self._queue:
+        if self._closed or get_ident() != self._thread or not self._loop.is_running():
+            self._check()
+        if self._busy or self._crowded or self._queue or self._aloft:
             future: asyncio.Future[Result] = self._loop.create_future()
             self._queue.append((item, self._size(item), future))
-            self._proceed(busy=self._busy)
+            if not self._scheduled:
+                self._proceed()
             return await future
         self._busy = True  # the caller itself awaits the driver: no future, no task
         try:
             return await self._one(item)
         finally:
-            self._proceed(busy=False)
+            self._busy = False
+            if self._queue or self._closed:
+                self._proceed()
 
     async def close(self) -> None:
         """Refuse new calls, carry out those already submitted and return when the last one has ended."""
         self._closed = True
-        self._proceed(busy=self._busy)
+        self._proceed()
         await self._drained.wait()
 
-    def _proceed(self, *, busy: bool) -> None:
-        self._busy = busy
-        if self._queue and not (busy or self._scheduled):
-            self._scheduled = True
-            self._loop.call_soon(self._flush, context=self._context)  # so that tasks awakened now can add theirs
-        elif self._closed and not (busy or self._queue):
+    def _check(self) -> None:
+        """`submit` looks at the thread, which runs one loop at a time: asking for the loop costs a system call."""
+        if self._closed or asyncio.get_running_loop() is not self._loop:
+            raise StorageConnectionError("the connection is closed or belongs to another event loop")
+        self._thread = get_ident()
+
+    def _proceed(self) -> None:
+        if self._queue:
+            if not (self._busy or self._scheduled) and len(self._aloft) < self._limit():
+                self._scheduled = True
+                self._loop.call_soon(self._flush, context=self._context)  # so that tasks awakened now can add theirs
+        elif self._closed and not (self._busy or self._aloft):
             self._drained.set()
 
     def _flush(self) -> None:
-        """Send the next calls within both limits; an item larger than `max_bytes` travels alone."""
-        batch = [self._queue.popleft()]
-        room = self._max_bytes - batch[0][1]
-        while self._queue and len(batch) < self._max_calls and self._queue[0][1] <= room:
-            batch.append(self._queue.popleft())
-            room -= batch[-1][1]
-        self._scheduled, self._busy, self._crowded = False, True, len(batch) > 1
-        self._task = self._loop.create_task(self._run(batch))  # kept: a loop holds its tasks weakly
-        self._task.add_done_callback(lambda task: self._abandon(batch, task))
+        self._scheduled = False
+        pause = min(perf_counter() - self._landed, self._waiting)  # longer ones are the callers'
+        self._answering += (pause - self._answering) / _SMOOTH
+        while self._queue and len(self._aloft) < self._limit() and (batch := self._gather()):
+            self._crowded = len(batch) > 1
+            self._aloft.append(batch)
+            task = self._loop.create_task(self._run(batch))
+            self._tasks.add(task)
+            task.add_done_callback(partial(self._end, batch))
 
-    def _abandon(self, batch: list[_Call[Item, Result]], task: asyncio.Task[None]) -> None:
+    def _limit(self) -> int:
+        """How many batches may be under way: one where dividing would cost more syncs than it saves time of the loop."""
+        return self._flights if not self._syncs or _SHARE * self._answering >= self._waiting else 1
+
+    def _gather(self) -> list[_Call[Item, Result]]:
+        """A fair share of the calls, within both limits; an item larger than `max_bytes` travels alone."""
+        share = -(-(len(self._queue) + sum(map(len, self._aloft))) // self._limit())
+        batch: list[_Call[Item, Result]] = []
+        waiting, held = [], self._held()
+        most, room = min(max(share, _LEAST), self._max_calls), self._max_bytes
+        while self._queue and len(batch) < most and (self._queue[0][1] <= room or not batch):
+            call = self._queue.popleft()
+            if held and self._keys is not None and not held.isdisjoint(keys := self._keys(call[0])):
+                waiting.append(call)
+                held.update(keys)  # what comes after it waits too
+            else:
+                batch.append(call)
+                room -= call[1]
+        self._queue.extendleft(reversed(waiting))
+        return batch
+
+    def _held(self) -> set[Hashable]:
+        """The keys under way."""
+        keys = self._keys
+        return set() if keys is None else {key for batch in self._aloft for item, _, _ in batch for key in keys(item)}
+
+    def _end(self, batch: list[_Call[Item, Result]], task: asyncio.Task[None]) -> None:
         """Leave nobody waiting if the task was cancelled, as at the end of asyncio.run, perhaps before it started."""
+        self._tasks.discard(task)
         if batch:
             lost = StorageConnectionError("the batch was interrupted", retryable=True, outcome=Outcome.UNKNOWN)
             lost.__cause__ = None if task.cancelled() else task.exception()
             for _, _, future in (*batch, *self._queue):
                 _settle(future, _own(lost))
             self._queue.clear()
-            self._proceed(busy=False)
+            self._land(batch)
 
     async def _run(self, batch: list[_Call[Item, Result]]) -> None:
+        sent = perf_counter()
         if len(batch) == 1 or not await self._together(batch):
             await self._one_by_one(batch)
+        self._landed = perf_counter()
+        self._waiting += (self._landed - sent - self._waiting) / _SMOOTH
+        self._land(batch)  # before the awakened tasks run: the next single call goes direct
+
+    def _land(self, batch: list[_Call[Item, Result]]) -> None:
+        self._aloft.remove(batch)
         batch.clear()
-        self._proceed(busy=False)  # before the awakened tasks run: the next single call goes direct
+        self._proceed()
 
     async def _together(self, batch: list[_Call[Item, Result]]) -> bool:
         """False: nobody was answered, each call is to be sent by itself."""

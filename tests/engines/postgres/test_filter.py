@@ -8,12 +8,12 @@ from typing import Any
 import asyncpg
 import msgspec
 import pytest
-from engines.sqlite.test_filter import HOSTILE_KEYS, cases
+from drawn.filters import HOSTILE_KEYS, cases
 from hypothesis import HealthCheck, example, given, settings
 
 from polymem.contracts.filter import F, Filter, matches, parse
 from polymem.core.registry import create_engine
-from polymem.engines.postgres._filter import Values, compile_filter
+from polymem.engines.postgres.filter_sql import Values, compile_filter
 from polymem.opened import Session
 from polymem.store import Store
 
@@ -33,10 +33,14 @@ def give_check(url: str, runner: asyncio.Runner) -> Iterator[Check]:
     connection = runner.run(connect())
 
     def check(where: Filter, documents: list[Any]) -> None:
-        """Compare the server with the oracle; the condition is never null."""
+        """Compare the server with the oracle; the condition is never null. Payloads are objects, there as jsonb too."""
+        compare(where, documents, None)
+        compare(where, [document for document in documents if isinstance(document, dict)], "item.body::jsonb")
+
+    def compare(where: Filter, documents: list[Any], jsonb: str | None) -> None:
         values = Values()
         given = values.add([msgspec.json.encode(document).decode() for document in documents], "text[]")
-        condition = compile_filter(where, "item.body::json", values)
+        condition = compile_filter(where, "item.body::json", values, jsonb=jsonb)
         query = f"select {condition} from unnest({given}) with ordinality as item(body, place) order by place"
         truth = [row[0] for row in runner.run(connection.fetch(query, *values))]
         assert truth == [matches(where, document) for document in documents], condition

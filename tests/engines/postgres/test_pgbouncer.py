@@ -10,6 +10,8 @@ import pytest
 from servers._process import cache_folder
 from servers.postgres import PgBouncer
 
+from polymem.engines.postgres import _vector_building
+from polymem.engines.postgres.search import index_vectors
 from polymem.errors import StorageDataError, StorageQueryError
 
 pytestmark = [pytest.mark.integration, pytest.mark.server("postgres"), pytest.mark.server("pgbouncer")]
@@ -65,3 +67,21 @@ async def test_a_schema_is_the_roles_own_affair(bouncer: str, opened: Any) -> No
     with pytest.raises(StorageDataError) as caught:
         await opened(bouncer, schema="elsewhere")
     assert caught.value.field == "schema"
+
+
+@pytest.mark.anyio
+async def test_an_index_of_vectors_is_made_through_it(
+    bouncer: str, opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a statement that cannot run within a transaction (PG-3)."""
+    monkeypatch.setattr(_vector_building, "LEAST", 100)
+    store = await opened(bouncer)
+    vectors = store.namespace("pooled").vectors("v", dimensions=2)
+    await vectors.put_many((f"{n:03}", [n, 1]) for n in range(150))
+    await index_vectors(vectors)
+    assert await store.sql.query("select count(*)::int from pg_indexes where indexname ~ '^pm_vectors_.*_hnsw'") == [
+        (1,)
+    ]
+    assert (await vectors.search([149, 1], limit=1))[0].id == "149"
+    await store.drop_namespace("pooled")
+    await store.delete_expired()

@@ -1,5 +1,6 @@
 """The error map of PostgreSQL: SQLSTATEs and what asyncpg raises by itself."""
 
+from ssl import SSLCertVerificationError, SSLError
 from typing import Final, NamedTuple
 
 import asyncpg  # type: ignore[import-untyped]
@@ -34,7 +35,7 @@ _BAD_DATA: Final = _Meaning(StorageDataError, "a value has the wrong type or is 
 
 _STATES: Final = {
     "0A000": _Meaning(StorageUnsupportedError, "the server does not support this"),
-    "08P01": _Meaning(StorageConnectionError, "the server or pooler refused the protocol or a start-up parameter"),
+    "08P01": _Meaning(StorageConnectionError, "the server refused a start-up parameter, or wants TLS (sslmode)"),
     "22021": _Meaning(StorageDataError, "a text holds a character that the server cannot store"),
     "22P05": _Meaning(StorageDataError, "a text holds a character that the server cannot store"),
     "23503": _Meaning(StorageNotFoundError, "a record that is referred to does not exist"),
@@ -44,6 +45,7 @@ _STATES: Final = {
     "25P02": _Meaning(StorageQueryError, "an earlier operation of the transaction failed: roll it back"),
     "25P03": _Meaning(StorageTimeoutError, "the server ended a transaction that was idle for too long"),
     "26000": _Meaning(StorageQueryError, "a prepared statement is gone; behind a pooler use prepared_statements=False"),
+    "28000": _Meaning(StorageAuthError, "the role may not connect from here (pg_hba.conf), or only with TLS (sslmode)"),
     "3D000": _Meaning(StorageNotFoundError, "the database does not exist"),
     "3F000": _Meaning(StorageNotFoundError, "the schema does not exist"),
     "40001": _Meaning(StorageConflictError, "lost a race against another transaction; run it again", True),
@@ -82,6 +84,11 @@ _CLIENT: Final[list[tuple[type[Exception], _Meaning]]] = [
     (OSError, _LOST),
 ]
 
+_UNTRUSTED: Final = "the server's certificate is not trusted: say in sslrootcert which authority signs it"
+_ELSEWHERE: Final = "the server's certificate is that of another host: connect by a host name that it holds"
+_CERTIFICATES: Final = {10: "the server's certificate has expired: renew it", 62: _ELSEWHERE, 64: _ELSEWHERE}
+"""By OpenSSL's number of what is wrong: expired, another host name, another address."""
+
 
 def translate(error: Exception) -> StorageError | None:
     """Our error for one of asyncpg's, None where it is not one."""
@@ -93,6 +100,9 @@ def translate(error: Exception) -> StorageError | None:
 
 def unreachable(error: Exception) -> StorageError | None:
     """The same for an error in connecting: whatever it was, no call was sent."""
+    refused = _insecure(error)
+    if refused is not None:
+        return StorageConnectionError(refused)
     translated = translate(error)
     if translated is None:
         return None
@@ -100,6 +110,17 @@ def unreachable(error: Exception) -> StorageError | None:
         kind = StorageTimeoutError if isinstance(error, TimeoutError) else StorageConnectionError
         return kind(_AWAY.message, retryable=True)
     return translated
+
+
+def _insecure(error: Exception) -> str | None:
+    """Why TLS did not come about, and what can be done; None where that is not what failed."""
+    if isinstance(error, SSLCertVerificationError):
+        return _CERTIFICATES.get(error.verify_code, _UNTRUSTED)
+    if isinstance(error, SSLError) or isinstance(error.__cause__, SSLError):
+        return "TLS was refused; the server may want another sslcert and sslkey, or another version of TLS"
+    if isinstance(error, ConnectionError) and "rejected SSL" in str(error):  # the driver has no error of its own for it
+        return "the server offers no TLS: switch it on there, or do not ask for it by sslmode"
+    return None
 
 
 def breaks_connection(error: BaseException) -> bool:

@@ -1,6 +1,9 @@
 """Work on the whole database: namespaces, expiry, figures, compaction."""
 
+import logging
 from typing import Any, Final
+
+import asyncpg  # type: ignore[import-untyped]
 
 from polymem.core.engine import Health
 from polymem.core.namespace import subtree_end
@@ -10,6 +13,9 @@ from polymem.engines.postgres._pool import Link
 from polymem.engines.postgres._runner import PoolRunner
 from polymem.engines.postgres._schema import FORMAT
 from polymem.engines.postgres._schema_events import CLEARED
+from polymem.engines.postgres._vector_index import drop_orphans
+
+_log = logging.getLogger("polymem.engines.postgres")
 
 SPACED: Final = ("pm_kv", "pm_nodes", "pm_edges", "pm_blobs")
 """Tables with a column `namespace` that an index begins with. `active_context` has a column `tenant` instead."""
@@ -100,9 +106,17 @@ async def delete_expired(runner: PoolRunner, now: int, limit: int) -> int:
         rows = await runner.fetch(_DELETE_EXPIRED.format(table=table, expired=expired), now, limit - removed)
         removed += int(rows[0][0])
     await _collections.trim(runner)
+    await _drop_orphans(runner)
     await _kv_changes.trim(runner, now)
     await runner.fetch(blobs.SWEEP, now - blobs.LIFETIME)
     return removed
+
+
+async def _drop_orphans(runner: PoolRunner) -> None:
+    try:
+        await drop_orphans(runner)
+    except asyncpg.PostgresError as error:  # they are empty: nothing is lost but their name
+        _log.debug("indexes of collections that are gone stay: %s", type(error).__name__)
 
 
 async def lease(runner: PoolRunner, name: str, holder: str, now: int, until: int) -> bool:

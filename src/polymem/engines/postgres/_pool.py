@@ -192,6 +192,11 @@ class Pool:
         for link in self._links:
             link.watch(now)
 
+    def cut(self) -> None:
+        """End every connection at once; the calls under way fail."""
+        for link in self._links:
+            link.raw.terminate()
+
     def prune(self) -> None:
         """Give up what was idle or open for too long, but for the few always wanted."""
         now = monotonic()

@@ -10,8 +10,8 @@ from typing import Any, Final
 from polymem.contracts._query_values import path_text
 from polymem.contracts.filter import Path
 from polymem.contracts.query import AggregateRow, Aggregation
-from polymem.engines.postgres._filter import Values, compile_filter, node_at
 from polymem.engines.postgres._query_sql import DOCUMENT, FALSE, NESTED, NULL, NUMBER, STRING, TRUE, Scope, plain_number
+from polymem.engines.postgres.filter_sql import Values, compile_filter, node_at
 
 _WIDE: Final = "('0.' || repeat('0', 1100))::numeric"
 """Added to a number, it gives a quotient so many digits that its nearest float is that of the exact one."""

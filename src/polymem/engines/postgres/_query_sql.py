@@ -11,9 +11,16 @@ from polymem.contracts._filter_values import INT64_MAX, INT64_MIN, number
 from polymem.contracts._query_values import finite
 from polymem.contracts.filter import And, Compare, Filter, OrderBy, Path
 from polymem.contracts.query import IndexInfo, Position, Query
-from polymem.engines.postgres._filter import Values, compile_filter, is_number, node_at, number_parameter, path_literal
 from polymem.engines.postgres._schema_query import LONGEST
 from polymem.engines.postgres._traffic import LIVE
+from polymem.engines.postgres.filter_sql import (
+    Values,
+    compile_filter,
+    is_number,
+    node_at,
+    number_parameter,
+    path_literal,
+)
 from polymem.engines.postgres.kv import prefix_end
 
 DOCUMENT: Final = "kv.body::json"

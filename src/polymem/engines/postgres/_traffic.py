@@ -4,8 +4,8 @@ Writes have one batcher, so that a key keeps its order; a batch that both puts a
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from operator import itemgetter
-from typing import Any, Final, NamedTuple
+from secrets import token_hex
+from typing import Any, Final
 
 from polymem.core.batch import Batcher
 from polymem.core.clock import Clock
@@ -14,9 +14,11 @@ from polymem.engines.postgres._runner import PoolRunner
 
 LIVE: Final = "(expires_at is null or expires_at > {})"
 GET: Final = "select body, data, codec, expires_at from pm_kv where namespace = $1 and key = $2"
+# several texts travel as one, separated by $1 (see `joined`)
 # each name is looked up by itself, whatever the planner thinks of the table
 _GET_MANY: Final = """
-select wanted.number, found.* from unnest($1::text[], $2::text[]) with ordinality as wanted(namespace, key, number)
+select wanted.number, found.* from unnest(string_to_array($2, $1), string_to_array($3, $1))
+with ordinality as wanted(namespace, key, number)
 cross join lateral (
     select body, data, codec, expires_at from pm_kv where namespace = wanted.namespace and key = wanted.key limit 1
 ) as found"""
@@ -27,40 +29,33 @@ created_at = """
 _AGED: Final = "case when pm_kv.expires_at <= excluded.updated_at then excluded.updated_at else pm_kv.created_at end"
 INSERT: Final = f"insert into pm_kv({_COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $7, $8){_OVER}"
 PUT: Final = INSERT + _AGED
+# keys in order, so that two batches never wait for each other in a circle
 _PUT_MANY: Final = f"""
-insert into pm_kv({_COLUMNS}) select namespace, key, body, {{}}, codec, version, $1, $1, expires_at
-from unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[]{{}})
-as given(namespace, key, body, codec, version, expires_at{{}}){_OVER}{_AGED}"""
-_PUT_DOCUMENTS: Final = _PUT_MANY.format("null", "", "")
-_PUT_ANYTHING: Final = _PUT_MANY.format("data", ", $8::bytea[]", ", data")
+insert into pm_kv({_COLUMNS})
+select namespace, key, body, {{}}, codec, version::bigint, $2::bigint, $2, expires_at::bigint
+from unnest(string_to_array($3, $1), string_to_array($4, $1), string_to_array($5, $1), string_to_array($6, $1),
+string_to_array($7, $1, ''), {{}}) as given(namespace, key, codec, version, expires_at, body{{}})
+order by namespace collate "C", key collate "C"{_OVER}{_AGED}"""
+_PUT_DOCUMENTS: Final = _PUT_MANY.format("null", "string_to_array($8, $1)", "")
+_PUT_ANYTHING: Final = _PUT_MANY.format("data", "$8::text[], $9::bytea[]", ", data")
 DELETE: Final = "delete from pm_kv where namespace = $1 and key = $2 returning expires_at"
 _DELETE_MANY: Final = """
 delete from pm_kv using unnest($1::text[], $2::text[]) with ordinality as given(namespace, key, number)
 where pm_kv.namespace = given.namespace and pm_kv.key = given.key returning given.number, pm_kv.expires_at"""
+_PARTS: Final = 2
+"""Of a name."""
+_FLIGHTS: Final = 2
+"""Batches under way at once, each on a connection of its own."""
+_SEPARATOR: Final = "\x1f"
 _OVERHEAD: Final = 100
 """Bytes of a record besides its key and body."""
 
 Name = tuple[str, str]
 """Namespace and key."""
-Found = tuple[str | None, bytes | None, str, int | None]
-"""Body, data, codec, expiry."""
-
-
-class Put(NamedTuple):
-    """A record to write, in the order of the parameters of `PUT`."""
-
-    namespace: str
-    key: str
-    body: str | None
-    data: bytes | None
-    codec: str
-    version: int
-    now: int
-    expires_at: int | None
-
-
+Put = tuple[str, str, str | None, bytes | None, str, int, int, int | None]
+"""A record to write: namespace, key, body, data, codec, version, now, expires_at, the parameters of `PUT`."""
 Write = Put | Name
-_name: Final = itemgetter(0, 1)
+"""A name is to be deleted."""
 
 
 class Traffic:
@@ -69,9 +64,18 @@ class Traffic:
     def __init__(self, runner: PoolRunner, clock: Clock) -> None:
         self._runner, self._pool, self._clock = runner, runner.pool, clock
         self._point = runner.point
-        self._reads: Batcher[Name, Any] = Batcher(self._get, self._get_many, size=len, translate=translate)
-        self._writes: Batcher[Write, bool] = Batcher(
-            self._write, self._write_many, size=_size_of_write, translate=translate
+        flights = min(_FLIGHTS, self._pool.figures()["max_size"])
+        self._reads: Batcher[Name, Any] = Batcher(
+            self._get, self._get_many, size=len, translate=translate, flights=flights
+        )
+        self._writes: Batcher[Write, Any] = Batcher(
+            self._write,
+            self._write_many,
+            size=_size_of_write,
+            translate=translate,
+            flights=flights,
+            keys=_names,
+            syncs=True,
         )
         self.get, self.write = self._reads.submit, self._writes.submit
 
@@ -92,24 +96,29 @@ class Traffic:
         return rows[0] if rows else None
 
     async def _get_many(self, names: Sequence[Name]) -> Sequence[Any]:
-        places = dict.fromkeys(names)
-        namespaces, keys = zip(*places, strict=True)
-        wanted = list(places)
-        for number, *found in await self._point(_GET_MANY, namespaces, keys):
-            places[wanted[number - 1]] = found
-        return [places[name] for name in names]
+        found: dict[Name, Any] = dict.fromkeys(names)
+        if len(found) == 1:
+            return [await self._get(names[0])] * len(names)
+        wanted = [*found]
+        for row in await self._point(_GET_MANY, *joined(*zip(*wanted, strict=True))):
+            found[wanted[row[0] - 1]] = row[1:]
+        return [found[name] for name in names]
 
-    async def _write(self, write: Write) -> bool:
-        if isinstance(write, Put):
-            await self._point(PUT, *write)
-            return True
-        rows = await self._point(DELETE, *write)
+    def _write(self, write: Write) -> Awaitable[Any]:
+        return self._delete(write) if len(write) == _PARTS else self._point(PUT, *write)
+
+    async def _delete(self, name: Name) -> bool:
+        rows = await self._point(DELETE, *name)
         return any(is_live(row[0], self._clock.now()) for row in rows)
 
     async def _write_many(self, writes: Sequence[Write]) -> Sequence[bool]:
-        waves = list(_waves(writes))
-        done = [isinstance(write, Put) for write in writes]
-        if len(waves) == 1 and not (waves[0].puts and waves[0].deletes):
+        """Of each delete, whether something was there."""
+        puts = [write for write in writes if len(write) != _PARTS]
+        if len(puts) == len(writes):
+            await self._point(*put_many(puts))
+            return [True] * len(writes)
+        waves, done = list(_waves(writes)), [False] * len(writes)
+        if len(waves) == 1 and not waves[0].puts:
             await self._flush(waves[0], self._point, done)
         else:
             async with self._runner.unit() as link:
@@ -138,12 +147,12 @@ class _Wave:
 
     def add(self, place: int, write: Write) -> bool:
         name = write[:2]
-        if name in (self.deletes if isinstance(write, Put) else self.puts):
+        if name in (self.puts if len(write) == _PARTS else self.deletes):
             return False
-        if isinstance(write, Put):
-            self.puts[name] = write
-        else:
+        if len(write) == _PARTS:
             self.deletes.setdefault(name, place)
+        else:
+            self.puts[name] = write
         return True
 
 
@@ -158,20 +167,40 @@ def _waves(writes: Sequence[Write]) -> Iterator[_Wave]:
 
 
 def put_many(puts: Iterable[Put]) -> tuple[Any, ...]:
-    """The statement that writes them all, and its parameters; each costs the driver as much again, so they are few.
+    """The statement that writes the last of each key, and its parameters."""
+    rows = {put[:2]: put for put in puts}.values()
+    if len(rows) == 1:
+        return (PUT, *next(iter(rows)))
+    namespaces, keys, bodies, data, codecs, versions, nows, expiries = zip(*rows, strict=True)
+    ends = ["" if one is None else str(one) for one in expiries]
+    texts = [namespaces, keys, codecs, [*map(str, versions)], ends]
+    if data.count(None) == len(data):
+        separator, *given = joined(*texts, bodies)
+        return (_PUT_DOCUMENTS, separator, max(nows), *given)
+    separator, *given = joined(*texts)
+    return (_PUT_ANYTHING, separator, max(nows), *given, bodies, data)
 
-    Keys come in order, so that two batches never wait for each other in a circle.
+
+def joined(*columns: Sequence[str]) -> list[str]:
+    """A separator, and each column as one string, which costs the client a fifth of an array.
+
+    There must be two texts at least: nothing and one empty text would look alike.
     """
-    namespaces, keys, bodies, data, codecs, versions, nows, expiries = zip(*sorted(puts, key=_name), strict=True)
-    parameters = (max(nows), namespaces, keys, bodies, codecs, versions, expiries)
-    return (_PUT_ANYTHING, *parameters, data) if any(one is not None for one in data) else (_PUT_DOCUMENTS, *parameters)
+    separator = _SEPARATOR
+    while True:
+        texts = [separator.join(column) for column in columns]
+        if all(text.count(separator) < len(columns[0]) for text in texts):
+            return [separator, *texts]
+        separator = _SEPARATOR + token_hex(8)  # one of them contains it
 
 
 def is_live(expires_at: int | None, now: int) -> bool:
     return expires_at is None or expires_at > now
 
 
+def _names(write: Write) -> tuple[Name]:
+    return (write[:2],)
+
+
 def _size_of_write(write: Write) -> int:
-    if not isinstance(write, Put):
-        return _OVERHEAD
-    return _OVERHEAD + len(write.body if write.data is None and write.body is not None else write.data or b"")
+    return _OVERHEAD if len(write) == _PARTS else _OVERHEAD + len(write[2] or write[3] or b"")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from polymem.contracts.kv import MAX_INTEGER, KVFeatures, Record
+from polymem.contracts.kv import MAX_INTEGER, Item, KVFeatures, Record
 from polymem.contracts.query import is_document
 from polymem.core.clock import Clock
 from polymem.core.page import Page
@@ -84,8 +84,8 @@ class PostgresKV:
         else:
             await self._fetch(PUT, *row)
 
-    async def put_many(self, items: Sequence[tuple[str, bytes, str, int]], /, *, expires_at: int | None) -> None:
-        await self._fetch(*put_many(self._row(*item, expires_at) for item in items))
+    async def put_many(self, items: Sequence[Item], /) -> None:
+        await self._fetch(*put_many(self._row(*item) for item in items))
 
     async def create(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> bool:
         return bool(await self._fetch(_CREATE, *self._row(key, body, codec, version, expires_at)))
@@ -100,7 +100,7 @@ class PostgresKV:
 
     async def delete(self, key: str, /) -> bool:
         if self._traffic is not None:
-            return await self._traffic().write((self._namespace, key))
+            return bool(await self._traffic().write((self._namespace, key)))
         rows = await self._fetch(DELETE, self._namespace, key)
         return any(is_live(row[0], self._clock.now()) for row in rows)
 
@@ -137,7 +137,7 @@ class PostgresKV:
     def _row(self, key: str, body: bytes, codec: str, version: int, expires_at: int | None) -> Put:
         text = _document(body, codec)
         data = body if text is None else None
-        return Put(self._namespace, key, text, data, codec, version, self._clock.now(), expires_at)
+        return self._namespace, key, text, data, codec, version, self._clock.now(), expires_at
 
     def _range(self, prefix: str) -> tuple[str, list[Any]]:
         """The live records whose keys start with `prefix`."""

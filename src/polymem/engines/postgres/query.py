@@ -24,11 +24,11 @@ from polymem.contracts.query import (
 )
 from polymem.core.clock import Clock
 from polymem.engines.postgres import _query_indexes
-from polymem.engines.postgres._filter import Values
 from polymem.engines.postgres._query_aggregate import aggregate_statement, read_row
 from polymem.engines.postgres._query_indexes import KnownIndexes
 from polymem.engines.postgres._query_sql import Scope, order_value, page_of, read_plan
 from polymem.engines.postgres._runner import Fetch, Runner
+from polymem.engines.postgres.filter_sql import Values
 from polymem.errors import StorageCorruptError
 
 _PAGE: Final = 100

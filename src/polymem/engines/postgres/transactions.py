@@ -4,7 +4,7 @@ Those of repeatable read and serializable may end in a retryable conflict; `stor
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from polymem.errors import (
 )
 
 DriversOf = Callable[[Runner, str], Drivers]
+Ending = Callable[[], Awaitable[None]]
 # the gate keeps `drop_namespace` out; locking a table fixes no snapshot yet
 _BEGIN: Final = "begin isolation level {}; lock table pm_gate in access share mode"
 _PATIENT: Final = 10.0
@@ -35,12 +36,14 @@ _TIMED_OUT: Final = "the transaction took longer than allowed and was rolled bac
 
 
 class PostgresTransactions:
-    """Where transactions on one database begin."""
+    """Where transactions on one database begin. `ending` wraps how they end."""
 
     features = TransactionFeatures(optimistic=True)
 
-    def __init__(self, runner: PoolRunner, drivers_of: DriversOf) -> None:
-        self._runner, self._drivers_of = runner, drivers_of
+    def __init__(
+        self, runner: PoolRunner, drivers_of: DriversOf, ending: Callable[[Ending], Ending] = lambda end: end
+    ) -> None:
+        self._runner, self._drivers_of, self._ending = runner, drivers_of, ending
 
     async def begin(self, *, timeout: float, isolation: Isolation = "serializable") -> "PostgresTransaction":
         pool = self._runner.pool
@@ -51,7 +54,7 @@ class PostgresTransactions:
         except BaseException as error:
             await pool.settle(link, error)
             raise
-        return PostgresTransaction(TransactionRunner(pool, link, timeout), self._drivers_of)
+        return PostgresTransaction(TransactionRunner(pool, link, timeout), self._drivers_of, self._ending)
 
 
 class TransactionRunner:
@@ -162,8 +165,9 @@ class TransactionRunner:
 class PostgresTransaction:
     """One open transaction."""
 
-    def __init__(self, runner: TransactionRunner, drivers_of: DriversOf) -> None:
+    def __init__(self, runner: TransactionRunner, drivers_of: DriversOf, ending: Callable[[Ending], Ending]) -> None:
         self._runner, self._drivers_of = runner, drivers_of
+        self._commit, self._rollback = ending(runner.commit), ending(runner.rollback)
         self._savepoints: list[str] = []
 
     def drivers(self, namespace: str, /) -> Drivers:
@@ -171,10 +175,10 @@ class PostgresTransaction:
 
     async def commit(self) -> None:
         if self._runner.ended != "committed":
-            await self._runner.commit()
+            await self._commit()
 
     async def rollback(self) -> None:
-        await self._runner.rollback()
+        await self._rollback()
 
     async def savepoint(self, name: str, /) -> None:
         check_name(name, field="name")

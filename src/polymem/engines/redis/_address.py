@@ -12,8 +12,9 @@ from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 
 from polymem.contracts.turns import DEFAULT_TTL
+from polymem.engines.redis._cluster_link import ClusterLink
 from polymem.engines.redis._line import Line
-from polymem.engines.redis._link import ClusterLink, Link, ServerLink
+from polymem.engines.redis._link import Link, ServerLink
 from polymem.engines.redis._pool import Limits, Pool
 from polymem.errors import StorageDataError
 
@@ -64,14 +65,12 @@ class Address:
 
     def link(self) -> Link:
         if self.is_cluster:
-            return ClusterLink(
-                self._cluster(), self.limits.size, self.limits.acquire_timeout, owned=self.client is None
-            )
+            return ClusterLink(self._cluster(), self.limits, self.socket_timeout, owned=self.client is None)
         source = self._source()
         make: Callable[[], AbstractConnection] = source.make_connection
         pool = Pool(lambda: Line(make(), self.socket_timeout), self.limits)
         sentinels = source.sentinel_manager.sentinels if isinstance(source, SentinelConnectionPool) else []
-        return ServerLink(pool, [] if self.client is not None else [source, *sentinels])
+        return ServerLink(pool, make, [] if self.client is not None else [source, *sentinels])
 
     def _source(self) -> ConnectionPool:
         """Only makes connections: the pool is ours."""

@@ -3,33 +3,25 @@
 from collections.abc import Sequence
 from copy import copy
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from polymem.engines.redis._errors import translate
 from polymem.engines.redis._keys import Names
 from polymem.errors import Outcome, StorageError
 
-
-class Read(NamedTuple):
-    names: Names
-    key: bytes
-    """As Redis knows it."""
-
-
-class Write(NamedTuple):
-    """Records to store (without created_at) or, where b"", to delete: all or nothing, in order."""
-
-    names: Names
-    keys: Sequence[bytes]
-    """As Redis knows them."""
-    records: Sequence[bytes]
+Read = tuple[Names, bytes]
+"""A record to read, by its key as Redis knows it."""
+Write = tuple[Names, Sequence[bytes], Sequence[bytes]]
+"""Keys as Redis knows them, and for each the record to store (without created_at) or, where b"", to delete: all or
+nothing, in order. Plain tuples: making anything else costs as much as sending it.
+"""
 
 
 def grouped(items: Sequence[Read | Write], *, apart: bool) -> list[list[int]]:
     """Which items go together: those of one namespace, or all."""
     groups: dict[bytes, list[int]] = {}
     for at, item in enumerate(items):
-        groups.setdefault(item.names.records if apart else b"", []).append(at)
+        groups.setdefault(item[0].records if apart else b"", []).append(at)
     return list(groups.values())
 
 
@@ -55,8 +47,14 @@ def summed(answers: Any, items: Sequence[Write]) -> Any:
     if isinstance(answers, Exception) or len(answers) == len(items):
         return answers
     given = iter(answers)
-    return [sum(islice(given, len(item.keys))) for item in items]
+    return [sum(islice(given, len(keys))) for _, keys, _ in items]
 
 
 def size(item: Write) -> int:
-    return sum(map(len, item.records))
+    records = item[2]
+    return len(records[0]) if len(records) == 1 else sum(map(len, records))
+
+
+def written(item: Write) -> Sequence[bytes]:
+    """No two batches under way have a key in common."""
+    return item[1]

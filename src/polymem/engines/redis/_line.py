@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any, Final, TypeVar, cast
 
-from hiredis import pack_command
+from hiredis import Reader, pack_command
+from redis._parsers.base import BaseParser
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import InvalidResponse, ReadOnlyError, ResponseError
 
 from polymem.core.cancellation import to_the_end
 from polymem.engines.redis._errors import translate
@@ -17,6 +19,9 @@ Word = bytes | str | int
 Command = tuple[Word, ...]
 _pack: Final = cast("Callable[[Command], bytes]", pack_command)
 """Its stub speaks of tuples of one word."""
+_CHUNK: Final = 65_536
+_MORE: Final = object()
+"""In place of a reply that has not come whole."""
 _AT_ONCE: Final = 32_768
 """Bytes that a connection takes without a pause, in which a caller could be cancelled."""
 
@@ -27,12 +32,21 @@ class Line:
     It connects when it must. After any failure it is closed, so that no reply is taken for another's.
     """
 
-    __slots__ = ("_connection", "_demoted", "_limit", "_sent", "_unread", "idle_since", "made_at", "rest")
+    __slots__ = (
+        "_connection", "_demoted", "_due", "_late", "_limit", "_replies", "_sent", "_stream", "_timer", "_unread", "_writer",
+        "idle_since", "made_at", "rest",
+    )  # fmt: skip
 
     def __init__(self, connection: AbstractConnection, limit: float) -> None:
         self._connection, self._limit = connection, limit
+        self._stream: asyncio.StreamReader | None = None
+        self._replies: Any = None
+        """Takes what was read apart."""
+        self._writer: Any = None
         self._unread = 0
-        self._sent = self._demoted = False
+        self._sent = self._demoted = self._late = False
+        self._due = inf
+        self._timer: asyncio.TimerHandle | None = None
         self.made_at = self.idle_since = 0.0
         """For the pool."""
         self.rest: asyncio.Task[None] | None = None
@@ -45,7 +59,7 @@ class Line:
         A caller who is cancelled while a write is on its way (`finish`) gets its cancellation when the server has
         answered: what comes later must not overtake it.
         """
-        packed = _packed(commands)
+        packed = _pack(commands[0]) if len(commands) == 1 else b"".join(map(_pack, commands))
         if finish and len(packed) > _AT_ONCE:
             return await to_the_end(self._say(packed, len(commands), finish=finish, same=same))
         return await self._say(packed, len(commands), finish=finish, same=same)
@@ -54,44 +68,73 @@ class Line:
         self._sent, self._demoted, self._unread = False, False, count
         replies: list[Any] = []
         try:
-            async with asyncio.timeout(self._limit):
-                await self._ready(same=same)
-                self._sent = True
-                await self._connection.send_packed_command(packed, check_health=False)
-                while self._unread:
-                    replies.append(await self._reply())
+            if self._stream is None or self._stream.at_eof() or self._stream.exception() is not None:
+                await self._connect(same=same)
+            self._wait()
+            self._sent = True
+            self._writer.write(packed)
+            if len(packed) > _AT_ONCE:
+                await self._writer.drain()
+            while self._unread:
+                replies.append(await self._reply())
         except BaseException as error:
             failure = await self._failed(error, finish)
             if failure is error:
                 raise
             raise failure from error
+        self._due = inf
         if self._demoted:
             await self.close()  # a primary that was replaced: the next connection may lead to the new one
         return replies
 
     async def close(self) -> None:
+        self._stream = None
         await self._connection.disconnect(nowait=True)
 
-    async def _ready(self, *, same: bool) -> None:
+    async def _connect(self, *, same: bool) -> None:
         """A connection that the server has closed meanwhile is replaced before anything is sent over it."""
-        reader: asyncio.StreamReader | None = getattr(self._connection, "_reader", None)
-        if reader is not None and reader.at_eof():
+        if self._stream is not None:
             await self.close()
-        if not self._connection.is_connected:
-            if same:
-                raise StorageConnectionError("the connection was lost", retryable=True)
+        if same:
+            raise StorageConnectionError("the connection was lost", retryable=True)
+        async with asyncio.timeout(self._limit):
             await self._connection.connect()  # type: ignore[no-untyped-call]
+        streams: Any = self._connection
+        self._stream, self._writer = streams._reader, streams._writer  # noqa: SLF001 - reading by redis-py costs more
+        self._replies = Reader(protocolError=InvalidResponse, replyError=BaseParser.parse_error, notEnoughData=_MORE)
+
+    def _wait(self) -> None:
+        """From now on replies are due within the limit. A timer for each call would cost as much as its parsing."""
+        loop = asyncio.get_running_loop()
+        self._due, self._late = loop.time() + self._limit, False
+        if self._timer is None:
+            self._timer = loop.call_at(self._due, self._look)
+
+    def _look(self) -> None:
+        loop, self._timer = asyncio.get_running_loop(), None
+        if self._due <= loop.time():
+            self._late = True
+            self._writer.transport.abort()
+        elif self._due < inf:
+            self._timer = loop.call_at(self._due, self._look)
 
     async def _reply(self) -> Any:
-        try:
-            reply = await self._connection.read_response(disable_decoding=True, disconnect_on_error=False)
-        except ResponseError as error:
-            reply = error
-            self._demoted |= isinstance(error, ReadOnlyError)
+        reply = self._replies.gets(False)
+        while reply is _MORE:
+            chunk = await self._stream.read(_CHUNK)  # type: ignore[union-attr]
+            if not chunk:
+                raise ConnectionResetError("the server closed the connection")
+            self._replies.feed(chunk)
+            reply = self._replies.gets(False)
+        if isinstance(reply, Exception):
+            if not isinstance(reply, ResponseError):
+                raise reply
+            self._demoted |= isinstance(reply, ReadOnlyError)
         self._unread -= 1
         return reply
 
     async def _failed(self, error: BaseException, finish: bool) -> BaseException:
+        self._due = inf
         if isinstance(error, asyncio.CancelledError) and self._sent:
             self.rest = asyncio.ensure_future(self._rest())
             if finish:
@@ -101,7 +144,7 @@ class Line:
             await self.close()
         if not isinstance(error, Exception):
             return error
-        if isinstance(error, TimeoutError) and not isinstance(error, StorageError):
+        if self._late or (isinstance(error, TimeoutError) and not isinstance(error, StorageError)):
             return StorageTimeoutError(f"no answer within {self._limit:g} s", outcome=self._outcome())
         return translate(error, self._outcome()) or error
 
@@ -124,9 +167,3 @@ async def waited(task: asyncio.Future[Any]) -> None:
             await asyncio.wait({task})
         except asyncio.CancelledError:
             continue
-
-
-def _packed(commands: Sequence[Command]) -> bytes:
-    if len(commands) == 1:
-        return _pack(commands[0])
-    return b"".join([_pack(command) for command in commands])

@@ -6,10 +6,9 @@ from dataclasses import replace
 from typing import Final
 
 from polymem.contracts.events import Op
-from polymem.contracts.kv import KVFeatures, Record
+from polymem.contracts.kv import Item, KVFeatures, Record
 from polymem.core.page import Page
 from polymem.engines.redis import _record
-from polymem.engines.redis._batches import Write
 from polymem.engines.redis._keys import names
 from polymem.engines.redis._line import Command
 from polymem.engines.redis._overlay import Overlay, Place
@@ -47,12 +46,12 @@ class OverlayKV:
         return {key: (record.body, record.codec) for key, record in found if record is not None}
 
     async def put(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> None:
-        await self.put_many([(key, body, codec, version)], expires_at=expires_at)
+        await self.put_many([(key, body, codec, version, expires_at)])
 
-    async def put_many(self, items: Sequence[tuple[str, bytes, str, int]], /, *, expires_at: int | None) -> None:
-        await self._load([key for key, _, _, _ in items])
-        for key, body, codec, version in items:
-            self._write(key, body, codec, version, expires_at)
+    async def put_many(self, items: Sequence[Item], /) -> None:
+        await self._load([item[0] for item in items])
+        for item in items:
+            self._write(*item)
 
     async def create(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> bool:
         await self._load([key])
@@ -132,7 +131,7 @@ class OverlayKV:
         ]
         quiet = replace(self._names, log=self._names.scratch)  # each change is told, not what they come to
         return [
-            in_full(WRITE, *self._server.writing([Write(quiet, keys, records)], whole=True)),
+            in_full(WRITE, *self._server.writing([(quiet, keys, records)], whole=True)),
             in_full(NOTE, [self._names.log], told),
         ]
 

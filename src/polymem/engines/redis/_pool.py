@@ -2,12 +2,13 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
 from polymem.core.breaker import PoolExhaustedError
-from polymem.engines.redis._line import Line
+from polymem.engines.redis._line import Command, Line
 from polymem.errors import StorageConnectionError
 
 
@@ -34,6 +35,14 @@ class Pool:
         self._waiting: deque[asyncio.Future[Line]] = deque()
         self._settling: dict[asyncio.Future[None], Line] = {}
         self._closed = False
+
+    async def say(self, commands: Sequence[Command], *, finish: bool) -> list[Any]:
+        """The replies, over whichever connection is free; see `Line.say`."""
+        line = self._take() or await self.acquire()
+        try:
+            return await line.say(commands, finish=finish)
+        finally:
+            await self.release(line)
 
     async def acquire(self) -> Line:
         """`StorageTimeoutError` after `acquire_timeout` seconds in the queue."""
@@ -90,6 +99,14 @@ class Pool:
         waiting = sum(not waiter.done() for waiter in self._waiting)
         size = len(self._idle) + len(self._used)
         return {"size": size, "used": len(self._used), "waiting": waiting, "max_size": self._size}
+
+    def _take(self) -> Line | None:
+        """One that is ready, as nearly always."""
+        if not self._idle or self._closed or self._idle[-1].made_at + self._limits.max_lifetime < self._now():
+            return None
+        line = self._idle.pop()
+        self._used.add(line)
+        return line
 
     async def _settle(self, line: Line, rest: asyncio.Task[None]) -> None:
         await asyncio.wait({rest})

@@ -9,20 +9,24 @@ from redis.exceptions import NoScriptError
 
 from polymem.core.batch import Batcher
 from polymem.core.clock import Clock, SystemClock
+from polymem.core.engine import Hearer
 from polymem.engines.redis._address import Address
-from polymem.engines.redis._batches import Read, Write, grouped, size, spread, summed
+from polymem.engines.redis._batches import Read, Write, grouped, size, spread, summed, written
 from polymem.engines.redis._errors import translate
 from polymem.engines.redis._keys import Names, registry
 from polymem.engines.redis._line import Command, Word
 from polymem.engines.redis._link import Link
 from polymem.engines.redis._record import instant
 from polymem.engines.redis._scripts import WRITE, Script
+from polymem.engines.redis._tracking import Tracking
 from polymem.errors import Outcome, StorageConnectionError, StorageError, StorageUnsupportedError
 
 LEAST_VERSION: Final = (6, 2)
 _MICROSECONDS_PER_MS: Final = 1000
 _KNOWN: Final = 100_000
 _PAUSE: Final = 0.02
+_FLIGHTS: Final = 2
+"""Batches under way at once: the server works for one while the loop answers the other."""
 
 
 class Interruptible(Protocol):
@@ -81,8 +85,11 @@ class Server:
             await link.close()
             raise
         self.known.clear()
-        self.reads = Batcher(self._read, self._read_many, size=lambda _: 64, translate=translate)
-        self.writes = Batcher(self._write, self._write_many, size=size, translate=translate)
+        flights = min(_FLIGHTS, self._address.limits.size)
+        self.reads = Batcher(self._read, self._read_many, size=lambda _: 64, translate=translate, flights=flights)
+        self.writes = Batcher(
+            self._write, self._write_many, size=size, translate=translate, flights=flights, keys=written
+        )
 
     async def close(self) -> None:
         if self._link is None:
@@ -101,7 +108,10 @@ class Server:
         return [raised(reply) for reply in await self.link.calls(commands, finish=finish)]
 
     async def run(self, script: Script, keys: Sequence[Word], arguments: Sequence[Word], *, finish: bool = True) -> Any:
-        return raised((await self.run_all([(script, keys, arguments)], finish=finish))[0])
+        (reply,) = await self.link.calls([_by_digest(script, keys, arguments)], finish=finish)
+        if isinstance(reply, NoScriptError):  # a new server, or one that lost its memory: nothing was done
+            (reply,) = await self.link.calls([in_full(script, keys, arguments)], finish=finish)
+        return raised(reply)
 
     async def run_all(
         self, calls: Sequence[tuple[Script, Sequence[Word], Sequence[Word]]], *, finish: bool = True
@@ -109,7 +119,7 @@ class Server:
         """The replies of scripts, each for keys of one slot; one that is an error is in the list, not raised."""
         replies = await self.link.calls([_by_digest(*call) for call in calls], finish=finish)
         for at, reply in enumerate(replies):
-            if isinstance(reply, NoScriptError):  # a new server, or one that lost its memory: nothing was done
+            if isinstance(reply, NoScriptError):
                 replies[at] = (await self.link.calls([in_full(*calls[at])], finish=finish))[0]
         return replies
 
@@ -135,6 +145,10 @@ class Server:
             asked = SystemClock().now()
             seconds, micros = await self.call("TIME")
             self._corrected.correct(asked, int(seconds) * 1_000_000 + int(micros))
+
+    def track(self, hearer: Hearer, within: float) -> Tracking:
+        """What tells of writes, not yet open."""
+        return Tracking(self.link, self.prefix, hearer, within, self._address.socket_timeout)
 
     def status(self) -> Mapping[str, int] | None:
         return None if self._link is None else self._link.status()
@@ -176,12 +190,12 @@ class Server:
             return False
 
     async def _read(self, item: Read) -> bytes | None:
-        stored: bytes | None = await self.call("GET", item.key)
+        stored: bytes | None = await self.call("GET", item[1])
         return stored
 
     async def _read_many(self, items: Sequence[Read]) -> list[bytes | Exception | None]:
         groups = grouped(items, apart=self.link.spreads)
-        replies = await self.link.calls([("MGET", *(items[at].key for at in group)) for group in groups], finish=False)
+        replies = await self.link.calls([("MGET", *(items[at][1] for at in group)) for group in groups], finish=False)
         return spread(len(items), groups, replies)
 
     async def _write(self, item: Write) -> int:
@@ -196,12 +210,12 @@ class Server:
 
     def writing(self, items: Sequence[Write], *, whole: bool = False) -> tuple[list[bytes], list[Word]]:
         """Keys and arguments of the script for writes to one namespace, in order; `whole` records have a created_at."""
-        names, now = items[0].names, self.clock.now()
+        names, now = items[0][0], self.clock.now()
         keys, arguments = [names.keys, names.expiries, names.log], self.basis(names, now)
         arguments.append(b"" if whole else instant(now))
-        for item in items:
-            keys += item.keys
-            arguments += item.records
+        for _, some, records in items:
+            keys += some
+            arguments += records
         return keys, arguments
 
     def basis(self, names: Names, now: int) -> list[Word]:

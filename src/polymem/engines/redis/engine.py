@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from polymem.contracts.drivers import Drivers
 from polymem.core.clock import MICROSECONDS, Clock
-from polymem.core.engine import Health
+from polymem.core.engine import Health, Hearer
 from polymem.core.page import Page
 from polymem.engines.redis._address import Address, TurnOptions, parse, turn_options
 from polymem.engines.redis._errors import translate
@@ -13,6 +13,7 @@ from polymem.engines.redis._keys import lease, names, registry
 from polymem.engines.redis._line import Word
 from polymem.engines.redis._scripts import LEASE, SWEEP
 from polymem.engines.redis._server import Server
+from polymem.engines.redis._tracking import Tracking
 from polymem.engines.redis._turn_scripts import SWEEP_TURNS
 from polymem.engines.redis.events import RedisEvents
 from polymem.engines.redis.kv import RedisKV
@@ -77,6 +78,9 @@ class RedisEngine:
 
     def pool_status(self) -> Mapping[str, int] | None:
         return self._server.status()
+
+    async def follow_changes(self, hearer: Hearer, within: float, /) -> Tracking:
+        return await self._server.track(hearer, within).open()
 
     async def probe(self) -> str:
         return await self._server.version_alone()

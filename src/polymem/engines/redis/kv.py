@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from polymem.contracts.kv import KVFeatures, Record
+from polymem.contracts.kv import Item, KVFeatures, Record
 from polymem.core.page import Page
 from polymem.engines.redis import _record
-from polymem.engines.redis._batches import Read, Write
+from polymem.engines.redis._batches import Write
 from polymem.engines.redis._keys import Names, names
 from polymem.engines.redis._scripts import CLEAR, COUNT, INCREMENT, TOUCH, WRITE_IF
 from polymem.engines.redis._server import Server
@@ -32,11 +32,11 @@ class RedisKV:
         return KVFeatures(durable=self._server.durable)
 
     async def get(self, key: str, /) -> tuple[bytes, str] | None:
-        stored = await self._server.reads.submit(Read(self._names, self._prefix + key.encode()))
+        stored = await self._server.reads.submit((self._names, self._prefix + key.encode()))
         return _record.value(stored, self._server.clock.now())
 
     async def entry(self, key: str, /) -> Record | None:
-        stored = await self._server.reads.submit(Read(self._names, self._prefix + key.encode()))
+        stored = await self._server.reads.submit((self._names, self._prefix + key.encode()))
         return self._live(stored)
 
     async def get_many(self, keys: Sequence[str], /) -> dict[str, tuple[bytes, str]]:
@@ -46,23 +46,27 @@ class RedisKV:
         found = ((key, _record.value(one, now)) for key, one in zip(wanted, stored, strict=True))
         return {key: value for key, value in found if value is not None}
 
-    async def put(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> None:
+    def put(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> Any:
+        """No coroutine of its own: that would be felt."""
         server = self._server
-        if self._namespace not in server.known:
-            await server.register(self._namespace)
         rest = _record.rest(body, codec, version, server.clock.now(), expires_at)
-        await server.writes.submit(Write(self._names, (self._prefix + key.encode(),), (rest,)))
+        write = self._names, (self._prefix + key.encode(),), (rest,)
+        return server.writes.submit(write) if self._namespace in server.known else self._write_first(write)
 
-    async def put_many(self, items: Sequence[tuple[str, bytes, str, int]], /, *, expires_at: int | None) -> None:
+    async def _write_first(self, write: Write) -> None:
+        await self._server.register(self._namespace)
+        await self._server.writes.submit(write)
+
+    async def put_many(self, items: Sequence[Item], /) -> None:
         if len(items) > _LARGEST_BATCH:
             raise StorageDataError(
                 f"expected at most {_LARGEST_BATCH} items, since all are written at once", field="items"
             )
         await self._server.register(self._namespace)
         now = self._server.clock.now()
-        keys = [self._prefix + key.encode() for key, _, _, _ in items]
-        rests = [_record.rest(body, codec, version, now, expires_at) for _, body, codec, version in items]
-        await self._server.writes.submit(Write(self._names, keys, rests))
+        keys = [self._prefix + item[0].encode() for item in items]
+        rests = [_record.rest(body, codec, version, now, until) for _, body, codec, version, until in items]
+        await self._server.writes.submit((self._names, keys, rests))
 
     async def create(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> bool:
         return await self._write_if(b"-", key, body, codec, version, expires_at)
@@ -84,7 +88,7 @@ class RedisKV:
         unique = [self._prefix + key.encode() for key in dict.fromkeys(keys)]
         if not unique:
             return 0
-        return await self._server.writes.submit(Write(self._names, unique, [b""] * len(unique)))
+        return await self._server.writes.submit((self._names, unique, [b""] * len(unique)))
 
     async def increment(self, key: str, delta: int, /, *, version: int) -> int:
         await self._server.register(self._namespace)
