@@ -12,8 +12,8 @@ import itertools
 import sys
 import warnings
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, ExitStack, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,9 +23,10 @@ from typing import Any
 
 import msgspec
 from compare_contestant import Contestant
-from compare_groups import GROUPS, Group, server_group
+from compare_groups import GROUPS, Group
 from compare_table import Cell, tables, verdict
 from report import arguments, machine
+from servers._process import Absent
 
 from polymem.jobs.measure import interleaved, throughput
 
@@ -41,7 +42,14 @@ PEERS = (
     "aiocache",
     "langgraph-checkpoint",
     "langgraph-checkpoint-sqlite",
+    "asyncpg",
+    "langgraph-checkpoint-postgres",
+    "psycopg",
+    "redis",
+    "hiredis",
 )
+LONG, FEW_ROUNDS = 1.0, 3
+"""A round that takes more seconds, with a hundred calls and more of 1 MB by each side, is not repeated as often."""
 VERSIONS = 37
 """Documents made beforehand, to be put again and again; prime to the keys, so a put never repeats what the key holds."""
 WORDS = ("the", "of", "memory", "Ada", "Lisbon", "moved", "told", "morning", "because", "train", "report", "never")
@@ -62,15 +70,17 @@ def document(number: int, size: int) -> dict[str, Any]:
 
 
 class Documents:
-    """The keys and documents of one size, the same for every side."""
+    """The keys and documents of one size, the same for every side; keys for every task to have one of its own."""
 
-    def __init__(self, size: int) -> None:
-        self.keys = [f"user:{number:04}:notes" for number in range(KEYS[size])]
+    def __init__(self, size: int, tasks: int) -> None:
+        self.keys = [f"user:{number:04}:notes" for number in range(max(KEYS[size], tasks))]
         self._versions = [document(number, size) for number in range(VERSIONS)]
         self._batch = BATCH[size]
 
-    def all(self) -> dict[str, Any]:
-        return {key: self.version(number) for number, key in enumerate(self.keys)}
+    def portions(self) -> Iterator[dict[str, Any]]:
+        """All of them, as many at once as go into a call of `put_many`."""
+        for start in range(0, len(self.keys), self._batch):
+            yield {key: self.version(start + n) for n, key in enumerate(self.keys[start : start + self._batch])}
 
     def version(self, number: int) -> dict[str, Any]:
         return self._versions[number % VERSIONS]
@@ -107,35 +117,43 @@ class Plan:
 
 async def measured(plan: Plan, folder: Path) -> list[Cell]:
     found: list[Cell] = []
-    for group, size in itertools.product(plan.groups, plan.sizes):
-        if size > group.largest:
-            continue
-        print(f"... {group.name}, {size:,} bytes", file=sys.stderr, flush=True)
+    wanted = [(group, size) for group in plan.groups for size in plan.sizes if size <= group.largest]
+    started = perf_counter()
+    for number, (group, size) in enumerate(wanted, 1):
+        minutes = (perf_counter() - started) / 60
+        print(f"{minutes:4.1f} min: {number}/{len(wanted)} {group.name}, {size:,} bytes", file=sys.stderr, flush=True)
         with TemporaryDirectory(dir=folder) as place:
-            async with AsyncExitStack() as opened:
-                sides = [await ready(side, Path(place, str(n)), size, opened) for n, side in enumerate(group.sides())]
-                gc.collect()
-                gc.freeze()  # what is open now is no garbage, and looking through it is nobody's work
-                for operation, tasks in operations(plan, group):
-                    found.append(await cell(group, size, operation, tasks, sides, plan))
-        gc.unfreeze()
+            found += await cells(group, size, plan, Path(place))
     return found
 
 
-async def ready(side: Contestant, folder: Path, size: int, opened: AsyncExitStack) -> Contestant:
+async def cells(group: Group, size: int, plan: Plan, folder: Path) -> list[Cell]:
+    wanted = list(operations(plan, group))
+    documents = Documents(size, max(tasks for _, tasks in wanted))
+    async with group.fresh(group.url) as url, AsyncExitStack() as opened:
+        sides = [await ready(side, folder / f"{n}", documents, opened) for n, side in enumerate(group.sides(url))]
+        gc.collect()
+        gc.freeze()  # what is open now is no garbage, and looking through it is nobody's work
+        try:
+            rates = [await rated(operation, tasks, sides, documents, plan) for operation, tasks in wanted]
+        finally:
+            gc.unfreeze()
+    return [Cell(group.name, size, *work, sides[0].name, found) for work, found in zip(wanted, rates, strict=True)]
+
+
+async def ready(side: Contestant, folder: Path, documents: Documents, opened: AsyncExitStack) -> Contestant:
     """The side open, filled, and found to give back what was put."""
     folder.mkdir()
     await side.open(folder)
     opened.push_async_callback(side.close)
-    rows = Documents(size).all()
     put_many = getattr(side, "put_many", None)
-    if put_many is not None:
-        await put_many(rows)
-    else:
-        for key, value in rows.items():
-            await side.put(key, value)
-    key = next(iter(rows))
-    assert await side.get(key) == rows[key], side.name
+    for rows in documents.portions():
+        if put_many is not None:
+            await put_many(rows)
+        else:
+            for key, value in rows.items():
+                await side.put(key, value)
+    assert await side.get(documents.key(0)) == documents.version(0), side.name
     return side
 
 
@@ -144,17 +162,20 @@ def operations(plan: Plan, group: Group) -> Iterator[tuple[str, int]]:
     yield from (("get_many", 1), ("put_many", 1))
 
 
-async def cell(group: Group, size: int, operation: str, tasks: int, sides: Sequence[Contestant], plan: Plan) -> Cell:
-    documents = Documents(size)
+async def rated(
+    operation: str, tasks: int, sides: Sequence[Contestant], documents: Documents, plan: Plan
+) -> dict[str, list[float]]:
+    """The calls per second of each side in each round."""
     work = {side.name: documents.work(side, operation) for side in sides}
     calls = {name: call for name, call in work.items() if call is not None}
+    started = perf_counter()
     for call in calls.values():
         await turn(call, tasks, plan.seconds / 10)  # warm: caches, threads, pages
+    rounds = plan.rounds if perf_counter() - started < LONG else min(FEW_ROUNDS, plan.rounds)
     turns: Mapping[str, Callable[[], Awaitable[float]]] = {
         name: partial(turn, call, tasks, plan.seconds) for name, call in calls.items()
     }
-    rates = await interleaved(turns, plan.rounds)
-    return Cell(group.name, size, operation, tasks, sides[0].name, rates)
+    return await interleaved(turns, rounds)
 
 
 async def turn(call: Work, tasks: int, seconds: float) -> float:
@@ -169,11 +190,23 @@ def main() -> None:
     plan = planned(options)
     warnings.simplefilter("ignore", DeprecationWarning)  # the peers' affair
     started = perf_counter()
-    with TemporaryDirectory(dir=options.folder) as folder:
+    with ExitStack() as servers, TemporaryDirectory(dir=options.folder) as folder:
+        plan = replace(plan, groups=[located(group, options.url, servers) for group in plan.groups])
         cells = asyncio.run(measured(plan, Path(folder)))
     found = {**machine(options.folder), **versions(), "rounds": plan.rounds, "seconds of a turn": plan.seconds}
     print(f"took {(perf_counter() - started) / 60:.1f} minutes", file=sys.stderr)
     report(plan, cells, found, options)
+
+
+def located(group: Group, urls: Sequence[str], servers: ExitStack) -> Group:
+    """The group with the URL of its server, given or started; a comparison without it would look complete."""
+    if group.server is None:
+        return group
+    try:
+        given = (url for url in urls if url.startswith(group.name))
+        return replace(group, url=next(given, "") or servers.enter_context(group.server()))
+    except (Absent, OSError, RuntimeError) as error:
+        raise SystemExit(f"no server for {group.name}: {error}; give its --url, or --without {group.name}") from error
 
 
 def report(plan: Plan, cells: Sequence[Cell], found: Mapping[str, Any], options: argparse.Namespace) -> None:
@@ -210,16 +243,27 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="of each side in each round")
     parser.add_argument("--sizes", type=int, nargs="+", default=list(KEYS), choices=list(KEYS))
     parser.add_argument("--tasks", type=int, nargs="+")
-    parser.add_argument("--groups", nargs="+", choices=[group.name for group in GROUPS])
-    parser.add_argument("--url", nargs="+", default=[], help="servers to compare on; a namespace there is used")
+    names = [group.name for group in GROUPS]
+    parser.add_argument("--groups", nargs="+", choices=names, default=names)
+    parser.add_argument("--without", nargs="+", choices=names, default=[], help="groups to leave out")
+    parser.add_argument(
+        "--url", nargs="+", default=[], type=known,
+        help="servers to use rather than start: postgresql://... of one who may create databases, redis://...",
+    )  # fmt: skip
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="save the tables")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the figures (.svg, .png)")
     return parser.parse_args()
 
 
+def known(url: str) -> str:
+    """As argparse wants it: a URL that a group can be on."""
+    if not any(group.server and url.startswith(group.name) for group in GROUPS):
+        raise argparse.ArgumentTypeError("expected postgresql://... or redis://...")
+    return url
+
+
 def planned(options: argparse.Namespace) -> Plan:
-    names = [group.name for group in GROUPS] if options.groups is None and not options.url else options.groups or ()
-    groups = [*(group for group in GROUPS if group.name in names), *map(server_group, options.url)]
+    groups = [group for group in GROUPS if group.name in options.groups and group.name not in options.without]
     tasks = options.tasks or ((1, 64) if options.quick else TASKS)
     seconds = options.seconds or (0.03 if options.quick else 0.06)
     return Plan(options.sizes, tasks, options.rounds, seconds, groups)

@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 from compare_contestant import Contestant
 from compare_peers import (
@@ -26,6 +27,8 @@ from compare_peers import (
     memory_store,
 )
 from compare_polymem import AioSqlite, Apsw, JsonByHand, PlainDict, Polymem
+from compare_servers import fresh_database, fresh_keys, on_postgres, on_redis
+from server_kv import own_postgres, own_redis
 
 ALONE = float("inf")
 INLINE = f"`json`; the event loop stands still during every call; {FILES}"
@@ -38,12 +41,18 @@ class Group:
 
     name: str
     promise: str
-    sides: Callable[[], Sequence[Contestant]]
+    sides: Callable[[str], Sequence[Contestant]]
+    """Given the URL of their server, if they need one."""
     tasks: Sequence[int] = (1, 16, 64, 256)
     largest: int = 1_000_000
+    server: Callable[[], AbstractContextManager[str]] | None = None
+    """Starts one of their own."""
+    fresh: Callable[[str], AbstractAsyncContextManager[str]] = nullcontext
+    """The URL of an empty place on that server."""
+    url: str = ""
 
 
-def memory() -> Sequence[Contestant]:
+def memory(_: str) -> Sequence[Contestant]:
     return (
         Polymem("polymem memory", "memory:", "msgspec; every reader gets a copy of its own"),
         Polymem("polymem json_file, autosave=False", "file:{folder}/a.json?autosave=false", "the same, until `save`"),
@@ -55,7 +64,7 @@ def memory() -> Sequence[Contestant]:
     )
 
 
-def unsynced() -> Sequence[Contestant]:
+def unsynced(_: str) -> Sequence[Contestant]:
     return (
         Polymem("polymem sqlite, normal", "sqlite:///{folder}/a.db?durability=normal", "msgspec; a writer thread"),
         Apsw("normal"),
@@ -67,7 +76,7 @@ def unsynced() -> Sequence[Contestant]:
     )
 
 
-def durable() -> Sequence[Contestant]:
+def durable(_: str) -> Sequence[Contestant]:
     return (
         Polymem("polymem sqlite", "sqlite:///{folder}/a.db", "msgspec; a writer thread, group commit"),
         Apsw("full"),
@@ -77,14 +86,14 @@ def durable() -> Sequence[Contestant]:
     )
 
 
-def json_file() -> Sequence[Contestant]:
+def json_file(_: str) -> Sequence[Contestant]:
     return (
         Polymem("polymem json_file", "file:{folder}/a.json", "readable text, a last good copy, writers share a save"),
         JsonByHand(),
     )
 
 
-def cached() -> Sequence[Contestant]:
+def cached(_: str) -> Sequence[Contestant]:
     from polymem.layers.cache import CachePolicy
 
     url = "sqlite:///{folder}/a.db?durability=normal"
@@ -95,14 +104,14 @@ def cached() -> Sequence[Contestant]:
     )
 
 
-def compressed() -> Sequence[Contestant]:
+def compressed(_: str) -> Sequence[Contestant]:
     return (
         layered("compression", "zstd", compression=True),
         PyKeyValue("Compression(Disk)", compressed_disk, f"gzip, base64 in JSON; disk {INLINE}", NO_THREAD),
     )
 
 
-def encrypted() -> Sequence[Contestant]:
+def encrypted(_: str) -> Sequence[Contestant]:
     from polymem.layers.encryption import Key, Keyring
 
     keys = Keyring(Key("bench", os.urandom(32)))
@@ -117,6 +126,8 @@ def layered(what: str, note: str, **layers: Any) -> Polymem:
 
 
 FEW = (1, 64)
+SETTINGS = ("fsync=on", "synchronous_commit=on", "autovacuum=off", "max_wal_size=8GB", "checkpoint_timeout=1h")
+"""What PostgreSQL does now and then must not fall into one side's turn."""
 GROUPS = (
     Group("memory", "Gone with the process.", memory),
     Group("unsynced", "Survives a crash of the process; a power cut may take the last writes.", unsynced),
@@ -125,13 +136,12 @@ GROUPS = (
     Group("cache", "A cache in memory over an unsynced disk store.", cached, FEW),
     Group("compression", "Compressed in an unsynced disk store.", compressed, FEW),
     Group("encryption", "Encrypted in an unsynced disk store.", encrypted, FEW),
-)
-SERVERS: dict[str, Callable[[str], Sequence[Contestant]]] = {}
-"""By the scheme of a URL: who is compared with Polymem on such a server."""
-
-
-def server_group(url: str) -> Group:
-    """Polymem on a server, beside those who are known to work with it."""
-    scheme = urlsplit(url).scheme
-    others = SERVERS.get(scheme, lambda _: ())
-    return Group(scheme, "On a server.", lambda: (Polymem(f"polymem {scheme}", url), *others(url)))
+    Group(
+        "postgres", "On a PostgreSQL server: a put that has returned survives a power cut.", on_postgres,
+        server=partial(own_postgres, "bench-compare", *SETTINGS), fresh=fresh_database,
+    ),
+    Group(
+        "redis", "On a Redis server without persistence: gone with the server.", on_redis, server=own_redis,
+        fresh=fresh_keys,
+    ),
+)  # fmt: skip

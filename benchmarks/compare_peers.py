@@ -10,7 +10,10 @@ from compare_contestant import Described, Kind
 
 SPACE = ("compare",)
 FILES = "values over 32 kB in files of their own"
-LARGE = "large values go to plain files outside the database, never synced, and what a put replaces is not overwritten"
+LARGE = (
+    "values over 32 kB go to plain files outside the database, written once and never synced, where Polymem writes them to "
+    "its log and then to the database; what a put replaces is not overwritten"
+)
 
 
 class PyKeyValue:

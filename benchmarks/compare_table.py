@@ -50,7 +50,7 @@ def tables(groups: Iterable[Group], cells: Sequence[Cell]) -> str:
 
 def _group(group: Group, cells: Sequence[Cell]) -> Iterator[str]:
     yield f"\n### {group.name}\n\n{group.promise}\n"
-    yield from (f"- **{side.name}**: {side.note}" for side in group.sides() if side.note)
+    yield from (f"- **{side.name}**: {side.note}" for side in group.sides(group.url) if side.note)
     for size in dict.fromkeys(cell.size for cell in cells):
         found = [cell for cell in cells if cell.size == size]
         yield f"\n| {sized(size)}, calls/s | {' | '.join(cell.heading for cell in found)} |"
@@ -71,7 +71,7 @@ def verdict(groups: Iterable[Group], cells: Sequence[Cell]) -> str:
     lines: list[str] = []
     compared = {"peer": [0, 0], "raw": [0, 0]}
     for group in groups:
-        for side in group.sides():
+        for side in group.sides(group.url):
             if side.kind == "polymem":
                 continue
             theirs = [cell for cell in cells if cell.group == group.name and side.name in cell.rates]
