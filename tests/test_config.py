@@ -4,6 +4,7 @@ import asyncio
 import base64
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import polymem
 from polymem.config import Config, Row, StorageFactory, load, opening, resolve, store_of
 from polymem.config.masking import is_secret, mask_url
 from polymem.core.clock import ManualClock
+from polymem.core.metrics_options import MetricsOptions
 from polymem.core.registry import create_engine
 from polymem.errors import StorageDataError, StorageUnsupportedError
 from polymem.layers.cache import CachedEngine, CachePolicy
@@ -348,6 +350,24 @@ class TestLayers:
         assert polymem.open(path, cache=True).engine.policy == CachePolicy()  # type: ignore[attr-defined]
         assert not hasattr(polymem.open(path, cache=False).engine, "policy")
 
+    def test_metrics(self, folder: Path) -> None:
+        """MET-3: from the file, the environment and the arguments, in this order."""
+        text = (
+            "[engines.a]\nurl = 'memory:'\nmetrics = { max_history = 5, percentiles = [50, 99.9], sampling_rate = 0 }"
+        )
+        path = written(folder, text)
+        wanted = MetricsOptions(max_history=5, percentiles=[50, 99.9], sampling_rate=0)
+        assert polymem.open(path).collector.options == wanted
+        env = {"POLYMEM_ENGINES_A_METRICS_PERCENTILES": "50,95.5", "POLYMEM_ENGINES_A_METRICS_MAX_HISTORY": "7"}
+        assert load(path, env=env).only().metrics == replace(wanted, max_history=7, percentiles=[50, 95.5])
+        assert not load(path, env={"POLYMEM_ENGINES_A_METRICS": "false"}).only().metrics.enabled
+        assert polymem.open(path, metrics={"max_errors": 9}).collector.options == MetricsOptions(max_errors=9)
+        off = written(folder, "[engines.a]\nurl = 'memory:'\nmetrics = false")
+        assert not polymem.open(off).collector.options.enabled
+        assert polymem.open(off, metrics=True).collector.options == MetricsOptions()
+        with pytest.raises(StorageDataError, match="METRICS_PERCENTILES: engines.a.metrics.percentiles: .* numbers"):
+            load(path, env={"POLYMEM_ENGINES_A_METRICS_PERCENTILES": "50;95"})
+
     def test_encryption(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The keys come from where the file says, as hexadecimal, base64 or the bytes themselves."""
         path = written(folder, self.ENCRYPTED)
@@ -395,6 +415,13 @@ class TestLayers:
             ("cache = {max_staleness = nan}", "cache.max_staleness", "seconds"),
             ("cache = {ttl = inf, kind = 'ttl'}", "cache.ttl", "finite"),
             ("cache = {negative = 'no'}", "cache.negative", "true or false or a number"),
+            ("metrics = 1", "metrics", "true or false"),
+            ("metrics = {}", "metrics", "true or false"),
+            ("metrics = {max_histroy = 9}", "metrics.max_histroy", "expected one of metrics, metrics.enabled"),
+            ("metrics = {max_history = 0}", "metrics.max_history", "from 1 to"),
+            ("metrics = {sampling_rate = 2}", "metrics.sampling_rate", "from 0 to 1"),
+            ("metrics = {percentiles = ['a']}", "metrics.percentiles", "a list of numbers"),
+            ("metrics = {percentiles = [0]}", "metrics.percentiles", "above 0"),
             ("compression = 3", "compression", "true or false"),
             ("compression = {level = 20}", "compression.level", "from 1 to 19"),
             ("compression = {threshold = 1}", "compression.threshold", "at least 64"),
@@ -545,3 +572,17 @@ class TestOpening:
     def test_a_planned_engine_says_so(self) -> None:
         with pytest.raises(StorageUnsupportedError, match="qdrant engine is not part of this version"):
             polymem.open("qdrant://host/db")
+
+
+def test_replicas_as_a_list_or_as_text(folder: Path) -> None:
+    """PG-4: their passwords are masked like that of the URL."""
+    one, two = f"postgresql://u:{SECRET}@a/d", f"postgresql://u:{SECRET}@b/d"
+    for text in (f'["{one}", "{two}"]', f'"{one},{two}"'):
+        path = written(folder, f'[engines.pg]\nurl = "{one}"\nreplicas = {text}\nmax_staleness = 2.5\n')
+        config = load(path)
+        assert SECRET not in repr(config.describe())
+        engine: Any = store_of(config.only()).engine
+        assert [one["replica"] for one in engine.replica_status()] == ["a", "b"]
+        assert engine._settings.max_staleness == 2.5
+    with pytest.raises(StorageDataError, match="a list of URLs"):
+        load(written(folder, f'[engines.pg]\nurl = "{one}"\nreplicas = 3\n'))

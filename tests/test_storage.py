@@ -123,6 +123,9 @@ async def test_transactions(store: Store) -> None:
             async with tx.savepoint("s"):
                 await tx.clear()
                 raise ZeroDivisionError
+        await tx.savepoint("here")
+        await tx.clear()
+        await tx.rollback_to("here")
         await tx.commit()
     assert await listed(users.keys()) == ["a", "b"]
     async with users.transaction() as tx:
@@ -161,8 +164,12 @@ async def test_run_in_transaction(store: Store) -> None:
         await tx.set("n", (await tx.get("n") or 0) + 1)
         return await tx.size()
 
-    assert await counts.run_in_transaction(add) == 1
+    assert await counts.run_in_transaction(add, isolation="read_committed") == 1
     assert await counts.get("n") == 2
+    for bad in (None, lambda _: 1):
+        with pytest.raises(StorageDataError) as caught:
+            await counts.run_in_transaction(bad)  # type: ignore[arg-type]
+        assert caught.value.field == "work"
 
 
 async def test_bad_names_and_values(store: Store) -> None:

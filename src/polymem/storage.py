@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from polymem.contracts.kv import KeyValue
 from polymem.contracts.transactions import Isolation
+from polymem.errors import StorageDataError
 
 if TYPE_CHECKING:
     from polymem.store import Store, TransactionStore
@@ -60,11 +61,18 @@ class Storage(Generic[T]):
             yield StorageTransaction(tx, self._model)
 
     async def run_in_transaction(
-        self, work: "Callable[[StorageTransaction[T]], Awaitable[Result]]", *, retries: int = 3, timeout: float = 5.0
+        self,
+        work: "Callable[[StorageTransaction[T]], Awaitable[Result]]",
+        *,
+        retries: int = 3,
+        isolation: Isolation = "serializable",
+        timeout: float = 5.0,
     ) -> Result:
-        """Run `work` in a transaction, again after a retryable failure such as a lost serialization race."""
+        """Run `work` in a transaction, again after a retryable failure; see `Store.run_in_transaction`."""
+        if not callable(work):
+            raise StorageDataError("expected an async function of one argument, the transaction", field="work")
         return await self._store.run_in_transaction(
-            lambda tx: work(StorageTransaction(tx, self._model)), retries=retries, timeout=timeout
+            lambda tx: work(StorageTransaction(tx, self._model)), retries=retries, isolation=isolation, timeout=timeout
         )
 
 
@@ -73,4 +81,9 @@ class StorageTransaction(Storage[T]):
 
     def __init__(self, tx: "TransactionStore", model: type[T] | None = None) -> None:
         super().__init__(tx, model)
-        self.commit, self.rollback, self.savepoint = tx.commit, tx.rollback, tx.savepoint
+        self.commit, self.rollback, self.savepoint, self.rollback_to = (
+            tx.commit,
+            tx.rollback,
+            tx.savepoint,
+            tx.rollback_to,
+        )

@@ -3,13 +3,15 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from inspect import isawaitable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from polymem.contracts._events_api import Observable
 from polymem.contracts._events_hub import Pending
 from polymem.contracts._input import PAGE, stream
+from polymem.contracts._savepoints import Savepoint, Savepoints
 from polymem.contracts.blobs import Blobs
 from polymem.contracts.drivers import CONTRACTS, Drivers
 from polymem.contracts.graph import Graph
@@ -27,7 +29,7 @@ from polymem.core.guard import guard, in_transaction
 from polymem.core.health import HealthCheckResult, check_health
 from polymem.core.metrics import MetricsCollector
 from polymem.core.namespace import child, decode
-from polymem.core.text import check_name
+from polymem.core.text import check_limit
 from polymem.errors import Outcome, StorageDataError, StorageError, StorageUnsupportedError
 from polymem.opened import Maintenance, Session
 from polymem.storage import Storage
@@ -253,7 +255,8 @@ class Store(Observable):
             if not view.ended:
                 await view.commit()
         finally:
-            in_transaction.reset(token)
+            with suppress(ValueError):  # one that was abandoned is ended by the loop, in a context of its own
+                in_transaction.reset(token)
 
     async def run_in_transaction(
         self,
@@ -267,10 +270,11 @@ class Store(Observable):
 
         Not again where nobody knows whether it was committed: that error is the caller's to judge.
         """
+        check_limit(retries, field="retries")
         for left in range(retries, -1, -1):
             try:
                 async with self.transaction(isolation=isolation, timeout=timeout) as tx:
-                    return await work(tx)
+                    return await _begun(work, tx)
             except StorageError as error:
                 if not error.retryable or error.outcome is Outcome.UNKNOWN or not left:
                     raise
@@ -304,6 +308,13 @@ class Store(Observable):
         raise StorageUnsupportedError(
             f"there is no {contract}{where}; this store offers {offered}", engine=self.engine.name, operation=contract
         )
+
+
+def _begun(work: "Callable[[TransactionStore], Awaitable[Result]]", tx: "TransactionStore") -> Awaitable[Result]:
+    begun = work(tx) if callable(work) else None
+    if not isawaitable(begun):
+        raise StorageDataError("expected an async function of one argument, the transaction", field="work")
+    return begun
 
 
 class TransactionStore(Store):
@@ -346,35 +357,22 @@ class TransactionStore(Store):
         self._told.end(committed=False)
         self.ended = True
 
-    @asynccontextmanager
-    async def savepoint(self, name: str | None = None) -> AsyncIterator[None]:
-        """Undo only this block when it raises; savepoints nest.
+    def savepoint(self, name: str | None = None) -> Savepoint:
+        """`async with tx.savepoint():` undoes only its block when that raises; savepoints nest.
 
-        A name that is open already is a `StorageDataError`: giving up the one would give up the other.
+        `await tx.savepoint("a")` opens one that stays until the transaction ends, for `rollback_to`. A name that is
+        open already is a `StorageDataError`: giving up the one would give up the other.
         """
-        names: list[str] = self._guarded.setdefault("savepoints", [])
-        name = f"nested_{len(names)}" if name is None else check_name(name, field="name")
-        if name in names:
-            raise StorageDataError("a savepoint of this name is open; give another one, or none", field="name")
-        names.append(name)
-        try:
-            async with self._savepoint(name):
-                yield
-        finally:
-            names.remove(name)
+        return Savepoint(self._savepoints, name)
 
-    @asynccontextmanager
-    async def _savepoint(self, name: str) -> AsyncIterator[None]:
-        await self._open.savepoint(name)
-        mark = self._told.mark
-        try:
-            yield
-        except BaseException:
-            self._told.undo(mark)
-            await to_the_end(self._open.rollback_to(name))
-            await to_the_end(self._open.release(name))
-            raise
-        await self._open.release(name)
+    async def rollback_to(self, name: str) -> None:
+        """Undo what was done since the savepoint was opened. It stays open; those opened after it are gone."""
+        await self._savepoints.rollback_to(name)
+
+    @property
+    def _savepoints(self) -> Savepoints:
+        found: Savepoints = self._guarded.setdefault("savepoints", Savepoints(self._open, self._told))
+        return found
 
 
 class _Ending:

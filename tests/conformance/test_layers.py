@@ -1,8 +1,9 @@
-"""Every clause through each layer and through both, over the embedded engines (LAY-1, LAY-2)."""
+"""Every clause through each layer, through both, and with a near cache above them, over the embedded engines (LAY-1, LAY-2)."""
 
 from polymem.contracts.drivers import Layer
 from polymem.engines.memory.engine import MemoryEngine
 from polymem.engines.sqlite.engine import SqliteEngine
+from polymem.layers.cache import CachedEngine, CachePolicy
 from polymem.layers.compression import Compression
 from polymem.layers.encryption import Encryption, Key, Keyring
 from polymem.testing import ConformanceSuite, EngineHarness
@@ -42,3 +43,14 @@ class TestStackOnMemory(ConformanceSuite):
 
 class TestStackOnSqlite(ConformanceSuite):
     harness, examples = _sqlite(ENCRYPTION, COMPRESSION), EXAMPLES
+
+
+class TestWholeStackOnSqlite(ConformanceSuite):
+    """As `polymem.open(url, cache=, compression=, encryption=)` makes it."""
+
+    harness = EngineHarness(
+        lambda folder, clock: CachedEngine(
+            SqliteEngine(folder / "layers.db", clock=clock), CachePolicy(), [ENCRYPTION, COMPRESSION]
+        )
+    )
+    examples = EXAMPLES

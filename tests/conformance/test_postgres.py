@@ -1,5 +1,8 @@
 """The postgres engine against every clause that counts for it, in a database of its own."""
 
+import asyncio
+from typing import Any
+
 import pytest
 from servers.postgres import database
 from servers.suite import ServerSuite
@@ -28,10 +31,71 @@ class TestPostgres(ServerSuite):
         cls.harness = UrlHarness(own_database(url, cls.__name__))
 
 
+class TestPostgresWithoutVectorIndexes(TestPostgres):
+    """There search promises to be exact."""
+
+    contracts = ("vectors",)
+
+    @classmethod
+    def connect(cls, url: str) -> None:
+        cls.harness = UrlHarness(f"{own_database(url, cls.__name__)}&vector_index=exact")
+
+
 class TestPostgres18(TestPostgres):
     server = "postgres18"
-    contracts = BASIC
     examples = 5
+
+
+def replicated(url: str, name: str) -> str:
+    """A database of a primary, read from its replica."""
+    primary, _, replica = url.partition("?replicas=")
+    own = own_database(primary, name)
+    return f"{own}&replicas={replica.rpartition('/')[0]}/{own.partition('?')[0].rpartition('/')[2]}"
+
+
+class TestReplicatedPostgres(ServerSuite):
+    """Reads go to a streaming replica when it shows what was written, else to the primary (PG-4).
+
+    What another store has written may be seen a moment later, so no clause is about two of them.
+    """
+
+    server = "postgres_replicated"
+    examples = 5
+    contracts = BASIC
+
+    @classmethod
+    def connect(cls, url: str) -> None:
+        cls.harness = UrlHarness(replicated(url, cls.__name__), shared=False)
+
+
+class TestReplicaOfPostgres(ServerSuite):
+    """Every read outside of transactions waits until the replica may answer it."""
+
+    server = "postgres_replicated"
+    examples = 5
+
+    @classmethod
+    def connect(cls, url: str) -> None:
+        own = replicated(url, cls.__name__)
+        cls.harness = EngineHarness(lambda _, clock: patient(create_engine(own, clock=clock)), shared=False)
+
+
+def patient(engine: Any) -> Any:
+    replicas = engine._replicas
+    reading = replicas._reading
+
+    def waiting(*calls: Any) -> Any:
+        read = reading(*calls)
+
+        async def wait(*args: Any, **options: Any) -> Any:
+            while replicas.choose() is None:
+                await asyncio.sleep(0.001)
+            return await read(*args, **options)
+
+        return wait
+
+    replicas._reading = waiting
+    return engine
 
 
 class TestPgBouncer(TestPostgres):

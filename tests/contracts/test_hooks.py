@@ -262,6 +262,17 @@ async def test_savepoints_take_their_events_back(store: Store) -> None:
     assert [event.key for event in heard] == ["a", "d"]
 
 
+async def test_going_back_to_a_savepoint_takes_its_events_back(store: Store) -> None:
+    heard = Heard(store, "after:put")
+    async with store.transaction() as tx:
+        await tx.savepoint("here")
+        await tx.kv.put("undone", 1)
+        await tx.rollback_to("here")
+        await tx.kv.put("kept", 1)
+    assert await heard.names() == ["after:put"]
+    assert heard[0].key == "kept"
+
+
 async def test_a_commit_of_its_own_tells_once(store: Store) -> None:
     heard = Heard(store, "after:put", "after:transaction")
     with pytest.raises(Undo):
@@ -294,6 +305,29 @@ async def test_a_handler_that_feeds_itself_starves_nobody(store: Store) -> None:
         for _ in range(100):
             await asyncio.sleep(0)
     assert 0 < subscription.delivered < 200
+
+
+async def test_draining_waits_for_what_was_told_before_and_no_longer(store: Store) -> None:
+    """A steady stream keeps no drain waiting; the handler under way, and what is dropped meanwhile, count."""
+    seen = list[int]()
+
+    async def again(event: Event) -> None:
+        await asyncio.sleep(0)
+        seen.append(event.value)
+        await store.kv.put("a", event.value + 1)
+
+    with store.on("after:put", again, max_queued=2) as subscription:
+        await store.kv.put("a", 0)
+        await store.kv.put("a", 100)
+        await asyncio.wait_for(subscription.drain(), 10)
+        assert seen[:2] == [0, 100]
+        await asyncio.wait_for(asyncio.gather(subscription.drain(), subscription.drain()), 10)
+        assert len(seen) < 20
+        await store.kv.put("a", 200)
+        await store.kv.put("a", 300)
+        waiting = asyncio.create_task(subscription.drain())
+        await asyncio.sleep(0)
+    await asyncio.wait_for(waiting, 10)
 
 
 async def test_a_slow_handler_holds_up_nobody_and_loses_its_oldest_events(store: Store, caplog: Any) -> None:

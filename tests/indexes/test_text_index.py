@@ -220,6 +220,25 @@ def test_common_words_go_only_if_a_rarer_one_is_found() -> None:
     assert len(index.search(["the", "unknown"], common=0.5)) == 3
 
 
+def test_a_search_pauses_after_every_term() -> None:
+    """However many a prefix has; SQ-1."""
+    index, pauses = TextIndex(), list[int]()
+    index.put_many(["1", "2"], [encode_tokens(NONE, {"x": text}) for text in ("a b c", "d e")])
+    found = index.search(["a", "b"], [["d", "e"]], [[["c"], ["d"], ["e"]]], pause=lambda: pauses.append(1))
+    assert found == index.search(["a", "b"], [["d", "e"]], [[["c"], ["d"], ["e"]]])
+    assert len(pauses) == 2 * 2 + 2 * 1 + (3 + 1)  # found, then scored
+
+
+def test_frequencies_are_those_of_the_living(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postings, "_TAIL_SIZE", 4)
+    index = TextIndex()
+    for id_ in ("1", "2", "3"):
+        index.put_many([id_], [encode_tokens(NONE, {"x": "a b", "y": "a"})])
+        assert index.frequency("a") == int(id_)
+    index.remove_many(["2"])
+    assert (index.frequency("a"), index.frequency("unknown")) == (2, 0)
+
+
 def test_allowed_limits_the_answer_not_the_statistics() -> None:
     index = filled(**{f"d{n}": "a b" for n in range(50)}, x="a c")
     scores = dict(index.search(["a", "c"], limit=100))

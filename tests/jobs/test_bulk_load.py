@@ -106,24 +106,28 @@ def test_expiry_is_kept_and_the_expired_are_left_out(play: Play) -> None:
     play(scenario)
 
 
-def test_equal_ttls_share_a_transaction(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+def test_a_chunk_is_one_write_whatever_its_expiries(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BLK-1: all or nothing, and seconds count from the start of the load."""
+    calls = list[Any]()
     for cell in (MemoryKV, SqliteKV):
 
-        async def noted(self: Any, items: Any, /, *, expires_at: int | None, whole: Any = cell.put_many) -> None:
-            calls.append(len(items))
-            await whole(self, items, expires_at=expires_at)
+        async def noted(self: Any, items: Any, /, *, whole: Any = cell.put_many) -> None:
+            calls.append((len(items), {item[-1] for item in items}))
+            await whole(self, items)
 
         monkeypatch.setattr(cell, "put_many", noted)
 
     async def scenario(store: polymem.Store, clock: ManualClock) -> None:
+        began = clock.now()
+
         def records() -> Iterator[tuple[str, Any, float]]:
-            for key, value in numbered(2500):
+            for number, (key, value) in enumerate(numbered(2500)):
                 clock.advance(0.001)  # time goes on while a load runs
-                yield key, value, 60
+                yield key, value, 60 + number % 3
 
         await store.kv.bulk_load(records())
-        assert calls == [1000, 1000, 500]
+        instants = {began + seconds * 10**6 for seconds in (60, 61, 62)}
+        assert calls == [(1000, instants), (1000, instants), (500, instants)]
 
     play(scenario)
 
@@ -154,11 +158,11 @@ def test_chunks_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
         for made in range(1, 41):  # noqa: B007 - read by `slow`
             yield f"k{made}", "x" * (1 << 20)
 
-    async def slow(self: Any, items: Any, /, *, expires_at: int | None) -> None:
+    async def slow(self: Any, items: Any, /) -> None:
         nonlocal written
         await asyncio.sleep(0.01)
         held.append(made - written)
-        await whole(self, items, expires_at=expires_at)
+        await whole(self, items)
         written += len(items)
 
     async def scenario() -> None:
@@ -284,11 +288,11 @@ def test_cancellation_finishes_the_chunk_and_says_how_far(play: Play, monkeypatc
         begun, go, seen = asyncio.Event(), asyncio.Event(), [LoadReport()]
         for cell in (MemoryKV, SqliteKV):
 
-            async def slow(self: Any, items: Any, /, *, expires_at: int | None, whole: Any = cell.put_many) -> None:
+            async def slow(self: Any, items: Any, /, *, whole: Any = cell.put_many) -> None:
                 if items[0][0] == "k00010":
                     begun.set()
                     await go.wait()
-                await whole(self, items, expires_at=expires_at)
+                await whole(self, items)
 
             monkeypatch.setattr(cell, "put_many", slow)
         loading = asyncio.create_task(store.namespace("n").kv.bulk_load(numbered(1000), progress=seen.append))
@@ -316,10 +320,10 @@ def test_an_engine_that_fails_midway(play: Play, monkeypatch: pytest.MonkeyPatch
         seen = [LoadReport()]
         for cell in (MemoryKV, SqliteKV):
 
-            async def full(self: Any, items: Any, /, *, expires_at: int | None, whole: Any = cell.put_many) -> None:
+            async def full(self: Any, items: Any, /, *, whole: Any = cell.put_many) -> None:
                 if items[0][0] == "k00020":
                     raise StorageFullError("no space left")
-                await whole(self, items, expires_at=expires_at)
+                await whole(self, items)
 
             monkeypatch.setattr(cell, "put_many", full)
         with pytest.raises(StorageFullError) as caught:

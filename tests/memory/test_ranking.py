@@ -15,7 +15,9 @@ from polymem.errors import StorageDataError
 from polymem.memory.ranking import (
     Attributes,
     Query,
+    Ranking,
     Weights,
+    best_case,
     candidates,
     common_share,
     idf,
@@ -136,6 +138,69 @@ class TestDeterminism:
         text, vector = [("1", 1.0)], [("2", 0.5)]
         rank(text, vector, neighbours=beside, attributes={"1": Attributes("user")})
         assert (text, vector) == ([("1", 1.0)], [("2", 0.5)])
+
+
+ALL_WEIGHED = Weights(recency=0.3, importance=0.2, confidence=0.1)
+ASKED = Query(first_person=True, trust=0.7, now=NOW)
+
+
+def attributes_of(id: str) -> Attributes:
+    n = int(id)
+    return Attributes("user" if n % 2 else "assistant", NOW - timedelta(days=n % 9), n % 5 / 4, n % 3 / 2)
+
+
+class TestStanding:
+    @given(matches, st.none() | cosines, st.integers(0, 40), st.sets(ids), st.sets(ids), st.booleans())
+    def test_the_best_few_are_the_first_of_all(
+        self,
+        text: list[tuple[str, float]],
+        vector: list[tuple[str, float]] | None,
+        count: int,
+        seen: set[str],
+        without: set[str],
+        weighed: bool,
+    ) -> None:
+        """Also where scores are equal; what is not known is taken for the best."""
+        weights = ALL_WEIGHED if weighed else Weights()
+        ranking = Ranking(text, vector, neighbours=beside, query=ASKED, weights=weights)
+        known = {id: attributes_of(id) for id in seen}
+        for assumed in (None, best_case(ASKED)):
+            every = ranking.standing(known, assumed=assumed, without=without)
+            few = ranking.standing(known, assumed=assumed, without=without, count=count)
+            assert few.best == every.best[:count]
+            assert few.decisive == every.decisive
+            everywhere = {*candidates(text, vector or (), beside)}
+            open_to = everywhere if assumed else everywhere & seen
+            assert {hit.id for hit in every.best} == open_to - without
+
+    @given(matches, st.none() | cosines, st.sets(ids))
+    def test_the_decisive_set_the_scale(
+        self, text: list[tuple[str, float]], vector: list[tuple[str, float]] | None, without: set[str]
+    ) -> None:
+        """Whatever else is left out, all that is there scores as before."""
+        ranking = Ranking(text, vector, neighbours=beside, query=ASKED, weights=Weights())
+        before, decisive = ranking.standing()
+        left_out = without - {*decisive}
+        after = ranking.standing(without=left_out).best
+        assert after == [hit for hit in before if hit.id not in left_out]
+
+    def test_the_last_bit_of_a_sum_decides(self) -> None:
+        """Parts are added without a rounding error, though the choice of the best is made with one."""
+        random = Random(7)
+        known = {
+            str(n): Attributes(importance=0.1 + random.random() / 2**50, confidence=0.7 + random.random() / 2**50)
+            for n in range(64)
+        }
+        ranking = Ranking(
+            [(id, 1.0) for id in known],
+            None,
+            neighbours=lambda _: (),
+            query=Query(),
+            weights=Weights(importance=0.3, confidence=0.3),
+        )
+        every = ranking.standing(known)
+        for count in range(64):
+            assert ranking.standing(known, count=count).best == every.best[:count]
 
 
 class TestPriors:

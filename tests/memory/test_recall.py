@@ -1,5 +1,6 @@
 """Recall: a true union of words and vectors, explained (TIER-3)."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from random import Random
@@ -11,7 +12,17 @@ import pytest
 from polymem import F
 from polymem.core.clock import ManualClock, to_datetime
 from polymem.memory.memory import Memory
-from polymem.memory.ranking import Attributes, Query, Weights, is_first_person, question_words, rank, text_trust
+from polymem.memory.ranking import (
+    Attributes,
+    Query,
+    Ranking,
+    Weights,
+    is_first_person,
+    question_words,
+    rank,
+    text_trust,
+)
+from polymem.memory.recall import _Recall
 from polymem.memory.records import neighbour_ids
 from polymem.providers.embedding import INSTALL_HINT, load_default
 from polymem.store import Store
@@ -128,6 +139,33 @@ async def test_the_asker_is_meant_by_i(memory: Memory) -> None:
         [{"role": role, "content": "the sprint ends friday"} for role in ("assistant", "user")]
     )
     assert (await memory.recall("When does my sprint end?"))[0].role == "user"
+
+
+async def test_other_tasks_run_between_ranking_and_making_hits(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are Python on the loop: in one go they would hold it up for a millisecond and more."""
+    await fill(memory)
+    turns, seen = [0], list[tuple[str, int]]()
+    for owner, name in ((Ranking, "standing"), (_Recall, "_hit")):
+        real = getattr(owner, name)
+
+        def noted(*args: Any, real: Any = real, name: str = name, **given: Any) -> Any:
+            seen.append((name, turns[0]))
+            return real(*args, **given)
+
+        monkeypatch.setattr(owner, name, noted)
+
+    async def other() -> None:
+        while True:
+            turns[0] += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    await memory.recall("which dog does she own")
+    task.cancel()
+    ranked, made = ({at for name, at in seen if name == wanted} for wanted in ("standing", "_hit"))
+    assert ranked
+    assert made
+    assert not ranked & made
 
 
 class Reference:

@@ -104,8 +104,8 @@ def _folds_case(d: Drivers) -> dict[str, Any]:
 
 
 def _writes_half_a_batch(d: Drivers) -> dict[str, Any]:
-    async def put_many(items: Any, *, expires_at: int | None) -> None:
-        for key, body, codec, version in items:
+    async def put_many(items: Any) -> None:
+        for key, body, codec, version, expires_at in items:
             await d.kv.put(key, body, codec, version=version, expires_at=expires_at)
             await asyncio.sleep(0)
 

@@ -8,12 +8,13 @@ from typing import Any, Final, Literal, NoReturn
 
 import msgspec
 
-from polymem.config.layering import cache_of, compression_of, encryption_of, refuse
+from polymem.config.layering import cache_of, compression_of, encryption_of, metrics_of, refuse
 from polymem.config.schema import (
     ENGINE_KEYS,
     ENGINE_OPTIONS,
     LAYER_KEYS,
     LAYER_TABLES,
+    NUMBERS,
     ROUTES,
     SECTIONS,
     Config,
@@ -102,8 +103,9 @@ def _scheme(key: str, url: Value) -> str:
 def _converted(key: str, given: Value, kind: Any) -> Any:
     """The value in its type; only variables, which are always text, are converted."""
     text = given.origin.startswith(("environment ", ".env "))
+    raw = given.value.split(",") if text and kind is NUMBERS else given.value
     try:
-        value = msgspec.convert(given.value, kind, strict=not text)
+        value = msgspec.convert(raw, kind, strict=not text)
     except msgspec.ValidationError:
         refuse(key, given, f"expected {_expected(kind)}")
     if isinstance(value, float) and not math.isfinite(value) and not key.endswith(".max_staleness"):
@@ -167,6 +169,7 @@ def _engine(name: str, settings: Settings, variables: Mapping[str, str]) -> Engi
     return EngineConfig(
         name, given["url"], sweep_every or None, given.get("retry_writes", True), options,
         cache_of(section, settings), compression_of(section, settings), encryption_of(section, settings, variables),
+        metrics_of(section, settings),
     )  # fmt: skip
 
 

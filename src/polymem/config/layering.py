@@ -1,13 +1,15 @@
-"""The layers of an engine as its settings say: cache, compression, encryption."""
+"""What lies over an engine as its settings say: cache, compression, encryption; and what is measured of it."""
 
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, TypeVar
 
 from polymem.config.schema import Value
 from polymem.config.secrets import EncryptionConfig, Secret
+from polymem.core.metrics_options import MetricsOptions
 from polymem.errors import StorageDataError
 from polymem.layers._cache_policy import CachePolicy
 
+Made = TypeVar("Made")
 Settings = Mapping[str, Value]
 
 
@@ -19,11 +21,16 @@ def cache_of(engine: str, settings: Settings) -> CachePolicy | None:
     options: dict[str, Any] = {name: value.value for name, value in given.items()}
     if type(switch) is int:
         options = {"max_entries": switch, **options}
-    try:
-        return CachePolicy(**options)
-    except StorageDataError as error:
-        blamed = given.get(str(error.field)) or settings.get(f"{engine}.cache") or next(iter(given.values()))
-        refuse(f"{engine}.cache.{error.field}", blamed, str(error.args[0]))
+    return _made(CachePolicy, options, f"{engine}.cache", settings)
+
+
+def metrics_of(engine: str, settings: Settings) -> MetricsOptions:
+    """What is measured; everything where nothing is said of it."""
+    switch, given = _layer(f"{engine}.metrics", settings)
+    options: dict[str, Any] = {name: value.value for name, value in given.items()}
+    if switch is False:
+        options["enabled"] = False
+    return _made(MetricsOptions, options, f"{engine}.metrics", settings)
 
 
 def compression_of(engine: str, settings: Settings) -> Mapping[str, int] | None:
@@ -55,6 +62,16 @@ def encryption_of(engine: str, settings: Settings, variables: Mapping[str, str])
     if hides and names is None:
         refuse(f"{section}.names", hide_keys, "missing; hide_keys needs a secret of its own, env:NAME or file:PATH")
     return EncryptionConfig(current.value, keys, names, hides)
+
+
+def _made(make: Callable[..., Made], options: Mapping[str, Any], key: str, settings: Settings) -> Made:
+    """What the options make; where they make no sense, the setting to blame is named."""
+    try:
+        return make(**options)
+    except StorageDataError as error:
+        blamed = f"{key}.{str(error.field).rpartition('.')[2]}"
+        given = settings.get(blamed) or settings.get(key) or settings[f"{key}.{next(iter(options))}"]
+        refuse(blamed, given, str(error.args[0]))
 
 
 def _secret(key: str, value: Value, variables: Mapping[str, str]) -> Secret:

@@ -31,6 +31,8 @@ def masked(name: str, value: object) -> object:
         return None
     if is_secret(name.rpartition(".")[2]):
         return MASK
+    if isinstance(value, (list, tuple)):
+        return [masked(name, one) for one in value]
     return mask_url(value) if isinstance(value, str) else value
 
 

@@ -40,7 +40,7 @@ def open(
     compression: "Compression | bool | _Configured" = CONFIGURED,
     encryption: "Encryption | Keyring | _Configured | None" = CONFIGURED,
     cache: "CachePolicy | int | _Configured | None" = CONFIGURED,
-    metrics: MetricsOptions | Mapping[str, Any] | bool = True,
+    metrics: MetricsOptions | Mapping[str, Any] | bool | _Configured = CONFIGURED,
     **options: Any,
 ) -> Store:
     """A store, not open yet: `store = await polymem.open(url)` or `async with polymem.open(url) as store`.
@@ -81,7 +81,7 @@ def store_of(
     compression: "Compression | bool | _Configured" = CONFIGURED,
     encryption: "Encryption | Keyring | _Configured | None" = CONFIGURED,
     cache: "CachePolicy | int | _Configured | None" = CONFIGURED,
-    metrics: MetricsOptions | Mapping[str, Any] | bool = True,
+    metrics: MetricsOptions | Mapping[str, Any] | bool | _Configured = CONFIGURED,
     **options: Any,
 ) -> Store:
     """A store, not open yet, on one configured engine; arguments win over its configuration."""
@@ -100,7 +100,8 @@ def store_of(
 
         backend, layers = CachedEngine(backend, policy, layers), []
     retry = RetryPolicy(retry_writes=writes)
-    return Store(Session(backend, sweep_every=every or None, retry=retry, layers=layers, metrics=metrics))
+    measured = engine.metrics if isinstance(metrics, _Configured) else metrics
+    return Store(Session(backend, sweep_every=every or None, retry=retry, layers=layers, metrics=measured))
 
 
 def _encrypting(encryption: object, engine: EngineConfig) -> list[Layer]:

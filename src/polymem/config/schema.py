@@ -9,6 +9,7 @@ from msgspec import Meta
 from polymem.config.masking import masked
 from polymem.config.secrets import EncryptionConfig
 from polymem.contracts.drivers import CONTRACTS
+from polymem.core.metrics_options import MetricsOptions
 from polymem.errors import StorageDataError, StorageUnsupportedError
 from polymem.layers._cache_policy import CachePolicy
 
@@ -28,6 +29,8 @@ SECTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 _LEVEL: Final = Meta(ge=1, le=19, description="a whole number from 1 to 19")
 _THRESHOLD: Final = Meta(ge=64, description="a whole number of at least 64 bytes")
+_URLS: Final = Annotated[list[str], Meta(description="a list of URLs")]
+NUMBERS: Final = Annotated[list[float], Meta(description="a list of numbers")]
 LAYER_KEYS: Final[Mapping[str, Any]] = {
     "cache": bool | Annotated[int, Meta(ge=1, description="a number of entries")],
     **{f"cache.{name}": kind for name, kind in get_type_hints(CachePolicy).items()},
@@ -37,15 +40,19 @@ LAYER_KEYS: Final[Mapping[str, Any]] = {
     "encryption.current": str,
     "encryption.names": str,
     "encryption.hide_keys": bool,
+    "metrics": bool,
+    **{f"metrics.{name}": kind for name, kind in get_type_hints(MetricsOptions).items()},
+    "metrics.percentiles": NUMBERS,
 }
-"""What lies over an engine. Besides there are `encryption.keys.<id>`, strings."""
-LAYER_TABLES: Final = ("cache", "compression", "encryption", "encryption.keys")
+"""What lies over an engine, and what is measured of it. Besides there are `encryption.keys.<id>`, strings."""
+LAYER_TABLES: Final = ("cache", "compression", "encryption", "encryption.keys", "metrics")
 ENGINE_KEYS: Final[Mapping[str, Any]] = {"url": str, "sweep_every": float, "retry_writes": bool, **LAYER_KEYS}
 _SERVER: Final = {"pool_size": int, "user": str, "password": str, "api_key": str}
 _POSTGRES: Final = {
     "pool_size": int, "min_size": int, "max_size": int, "acquire_timeout": float, "connect_timeout": float,
     "timeout": float, "max_idle": float, "max_lifetime": float, "schema": str, "application_name": str,
     "prepared_statements": bool, "ssl": bool | str, "direct_url": str,
+    "vector_index": Literal["exact", "hnsw", "ivfflat"], "replicas": str | _URLS, "read_your_writes": bool, "max_staleness": float,
 }  # fmt: skip
 _REDIS: Final = {
     "db": int, "username": str, "password": str, "pool": int, "socket_timeout": float, "acquire_timeout": float,
@@ -98,6 +105,7 @@ class EngineConfig:
     cache: CachePolicy | None = None
     compression: Mapping[str, int] | None = None
     encryption: EncryptionConfig | None = None
+    metrics: MetricsOptions = field(default_factory=MetricsOptions)
 
     def __repr__(self) -> str:
         return f"<EngineConfig {self.name} {masked('url', self.url)}>"

@@ -52,12 +52,12 @@ class BulkApi(Generic[T]):
     ) -> LoadReport:
         """Put every record of a (plain or asynchronous) iterable of (key, value) or (key, value, ttl).
 
-        Records are stored in chunks of up to 1,000 or 4 MB while the next ones are read; those of a chunk that expire
-        at one instant, or never, in one transaction. `ttl` is for records without one of their own; seconds count
-        from the start. A bad record is a `StorageDataError` that names it, and nothing of its chunk is stored; with
-        `on_error="collect"` it is left out and named in the report. `progress` is called with the report after every
-        chunk. A cancelled load finishes the chunk under way and tells of it. `skip` passes over as many records at
-        the start: `report.position` goes on where a load ended, and loading all of it again gives the same records.
+        Records are stored in chunks of up to 1,000 or 4 MB, each all or nothing (where `features.atomic_batches`), while
+        the next ones are read. `ttl` is for records without one of their own; seconds count from the start. A bad
+        record is a `StorageDataError` that names it, and nothing of its chunk is stored; with `on_error="collect"` it
+        is left out and named in the report. `progress` is called with the report after every chunk. A cancelled load
+        finishes the chunk under way and tells of it. `skip` passes over as many records at the start:
+        `report.position` goes on where a load ended, and loading all of it again gives the same records.
         """
         return await self.bulk.load_records(records, ttl=ttl, skip=skip, on_error=on_error, progress=progress)
 

@@ -40,6 +40,8 @@ class Subscription:
         self._queue: deque[Event] = deque(maxlen=max_queued)
         self._task: asyncio.Task[None] | None = None
         self._thread = None if _is_async(handler) else _Thread(handler)
+        self._told = self._over = 0
+        self._step: asyncio.Future[None] | None = None
         self.delivered = 0
         """Events that the handler has dealt with."""
         self.dropped = 0
@@ -65,9 +67,11 @@ class Subscription:
         self._give_up()
 
     async def drain(self) -> None:
-        """Return when everything told until now has been dealt with; not to be called by the handler itself."""
-        while self._task is not None and not self._task.done():
-            await asyncio.wait([self._task])
+        """Return when everything told before this call has been dealt with; not to be called by the handler itself."""
+        last = self._told
+        while self._over < last and self._task is not None and not self._task.done():
+            self._step = self._step or asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._task, self._step], return_when=asyncio.FIRST_COMPLETED)
 
     def offer(self, event: Event) -> None:
         """Queue an event; where there is no room the oldest goes."""
@@ -76,6 +80,7 @@ class Subscription:
             if self.dropped == 1:
                 _log.warning("a handler of %s is too slow: its oldest events are dropped", ", ".join(self.names))
         self._queue.append(event)
+        self._told += 1
         if self._task is None or self._task.done():
             # of its own context: the task that emits may hold a transaction open, which is none of the handler's
             self._task = asyncio.get_running_loop().create_task(self._deliver(), context=Context())
@@ -103,7 +108,14 @@ class Subscription:
                 self._failed(error)
             else:
                 self.delivered += 1
+            self._stepped()
             await asyncio.sleep(0)  # a handler that never suspends, or feeds itself, would starve the other tasks
+
+    def _stepped(self) -> None:
+        """None is in the handler's hands: all but the queued ones, which are the newest, are over."""
+        self._over, step, self._step = self._told - len(self._queue), self._step, None
+        if step is not None:
+            step.set_result(None)
 
     async def _call(self, event: Event) -> None:
         result = self._handler(event) if self._thread is None else await self._thread.run(event)

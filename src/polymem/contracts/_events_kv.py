@@ -11,7 +11,7 @@ from polymem.core.text import check_key
 from polymem.errors import StorageDataError
 
 if TYPE_CHECKING:
-    from polymem.contracts.kv import KeyValueDriver, KVFeatures, Record
+    from polymem.contracts.kv import Item, KeyValueDriver, KVFeatures, Record
 
 Result = TypeVar("Result")
 
@@ -75,13 +75,13 @@ class ObservedKV:
             lambda _, __: _After(),
         )  # fmt: skip
 
-    async def put_many(self, items: Sequence[tuple[str, bytes, str, int]], /, *, expires_at: int | None) -> None:
+    async def put_many(self, items: "Sequence[Item]", /) -> None:
         def value() -> dict[str, Any]:
-            return {key: self._codec.decode(body) for key, body, _, _ in items}
+            return {key: self._codec.decode(body) for key, body, *_ in items}
 
         await self._through(
             self._batch("put_many", [item[0] for item in items], value),
-            lambda c: self._inner.put_many(self._items(c, items), expires_at=expires_at),
+            lambda c: self._inner.put_many(self._items(c, items)),
             lambda _, __: _After(None, len(items)),
         )
 
@@ -184,13 +184,13 @@ class ObservedKV:
     def _body(self, call: Call, body: bytes) -> bytes:
         return self._codec.encode(call.value) if call.rewritten else body
 
-    def _items(self, call: Call, items: Sequence[tuple[str, bytes, str, int]]) -> Sequence[tuple[str, bytes, str, int]]:
+    def _items(self, call: Call, items: "Sequence[Item]") -> "Sequence[Item]":
         if not call.rewritten:
             return items
         values = call.value
         if not isinstance(values, Mapping) or values.keys() != {item[0] for item in items}:
             raise StorageDataError("a hook gives a batch the same keys with other values", field="hook")
-        return [(key, self._codec.encode(values[key]), codec, version) for key, _, codec, version in items]
+        return [(item[0], self._codec.encode(values[item[0]]), *item[2:]) for item in items]
 
 
 def _key(call: Call) -> str:

@@ -1,6 +1,6 @@
 """The filter tree and its builder `F`. Rules: `polymem.contracts.filter`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
@@ -104,6 +104,18 @@ class Not(Filter):
 
     def __invert__(self) -> Filter:
         return self.item
+
+
+def paths_in(where: Filter | None) -> Iterator[Path]:
+    """The path of each comparison."""
+    match where:
+        case Compare():
+            yield where.path
+        case And(items) | Or(items):
+            for item in items:
+                yield from paths_in(item)
+        case Not(item):
+            yield from paths_in(item)
 
 
 def _flat(kind: type[Filter], items: object) -> tuple[Filter, ...]:

@@ -264,8 +264,8 @@ class _Loading:
                 await tell(self.progress, self.report)
 
     async def _write(self, chunk: Chunk) -> None:
-        if not self.dry_run:
-            await self._put(chunk)
+        if chunk.rows and not self.dry_run:
+            await self.driver.put_many([(*row[:2], self.tag, getrandbits(63), row[2]) for row in chunk.rows.values()])
         report = self.report
         self.report = replace(
             report,
@@ -276,17 +276,6 @@ class _Loading:
             seconds=perf_counter() - self.started,
             share=chunk.share,
         )
-
-    async def _put(self, chunk: Chunk) -> None:
-        """One transaction for all records that expire at one instant, or never: mostly the whole chunk."""
-        groups: dict[int | None, list[tuple[str, bytes, str, int]]] = {}
-        for key, body, expires_at in chunk.rows.values():
-            groups.setdefault(expires_at, []).append((key, body, self.tag, getrandbits(63)))
-        if len(groups) > 1:
-            puts = (self.driver.put_many(rows, expires_at=instant) for instant, rows in groups.items())
-            await at_once(puts, len(groups))
-        for instant, rows in groups.items() if len(groups) == 1 else ():
-            await self.driver.put_many(rows, expires_at=instant)
 
 
 async def tell(progress: Callable[[Any], Any] | None, report: object) -> None:

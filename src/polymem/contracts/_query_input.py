@@ -7,7 +7,7 @@ from typing import Any, Final, get_args
 
 from polymem.contracts._filter_values import parse_path
 from polymem.contracts._input import Where
-from polymem.contracts.filter import OrderBy, Path, fingerprint, parse, parse_order
+from polymem.contracts.filter import Filter, OrderBy, Path, fingerprint, parse, parse_order, paths_in
 from polymem.contracts.query import Aggregate, AggregateOp, Aggregation, IndexInfo, Position, Query
 from polymem.core.cursor import decode_cursor, encode_cursor
 from polymem.core.text import check_limit, check_name, check_text
@@ -40,15 +40,18 @@ def checked_aggregation(
     named, groups = _results(results), paths_of(group_by, "group_by", MAX_GROUPS)
     if not named and not groups:
         raise StorageDataError("expected at least one result or group", field="results")
-    return Aggregation(named, str(prefix), parse(where), groups, _having(having), limit)
+    return Aggregation(named, str(prefix), parse(where), groups, _having(having, named), limit)
 
 
-def _having(having: Where | None) -> Any:
+def _having(having: Where | None, results: Mapping[str, Aggregate]) -> Filter | None:
     try:
-        return parse(having)
+        where = parse(having)
     except StorageDataError as error:
         field = "having" + (error.field or "").removeprefix("where")
         raise StorageDataError(str(error.args[0]).replace("where", "having", 1), field=field) from error
+    if any(path[0] not in results for path in paths_in(where)):
+        raise StorageDataError(f"expected a filter on the results by name: {', '.join(results)}", field="having")
+    return where
 
 
 def paths_of(paths: object, field: str, most: int) -> tuple[Path, ...]:

@@ -41,7 +41,7 @@ filter has at most 256 comparisons, 32 levels deep. Filters are immutable and ha
 raises, because `a and b` drops `a`.
 """
 
-from polymem.contracts._filter_ast import And, Compare, F, Filter, Not, Or
+from polymem.contracts._filter_ast import And, Compare, F, Filter, Not, Or, paths_in
 from polymem.contracts._filter_match import Direction, OrderBy, matches, parse_order, sort_key
 from polymem.contracts._filter_parse import fingerprint, parse
 from polymem.contracts._filter_regex import regex_search
@@ -66,6 +66,7 @@ __all__ = [
     "matches",
     "parse",
     "parse_order",
+    "paths_in",
     "regex_search",
     "sort_key",
 ]

@@ -36,7 +36,6 @@ T = TypeVar("T")
 D = TypeVar("D")
 Model = TypeVar("Model")
 PAGE: Final = 500
-_SHORT: Final = 128
 MAX_INTEGER: Final = (1 << 63) - 1
 
 
@@ -65,6 +64,10 @@ class Record(NamedTuple):
     expires_at: int | None
 
 
+Item = tuple[str, bytes, str, int, int | None]
+"""What `put_many` writes: key, body, codec tag, version, expiry in microseconds."""
+
+
 class KeyValueDriver(Protocol):
     """One namespace of key-value records. Expired records are absent to every operation."""
 
@@ -83,9 +86,7 @@ class KeyValueDriver(Protocol):
 
     async def put(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> None: ...
 
-    async def put_many(self, items: Sequence[tuple[str, bytes, str, int]], /, *, expires_at: int | None) -> None:
-        """Items are (key, body, codec, version)."""
-        ...
+    async def put_many(self, items: Sequence[Item], /) -> None: ...
 
     async def create(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> bool:
         """Write only where the key is absent; whether it was written."""
@@ -189,9 +190,7 @@ class KeyValue(Queries[T], BulkApi[T], Watchable):
     async def get(self, key: str, default: D, *, timeout: float | None = None) -> T | D: ...
     async def get(self, key: str, default: Any = None, *, timeout: float | None = None) -> Any:
         """The value, or `default` where the key is absent or expired."""
-        # the hot path: 128 printable characters are at most 512 bytes without U+0000 or surrogates; others are looked at
-        if not (type(key) is str and 0 < len(key) <= _SHORT and key.isprintable()):
-            check_key(key)
+        check_key(key)
         found = await (self._read(key) if timeout is None else within(self._driver, timeout).get(key))
         if found is None:
             return default
@@ -231,10 +230,11 @@ class KeyValue(Queries[T], BulkApi[T], Watchable):
         """Write all or nothing; the new versions."""
         if not isinstance(items, Mapping):
             raise StorageDataError("expected a mapping of keys to values", field="items")
-        rows = [(check_key(key), self._codec.encode(value), self._tag, new_version()) for key, value in items.items()]
+        encode, tag, expires_at = self._codec.encode, self._tag, expiry(ttl, self._clock)
+        rows = [(check_key(key), encode(value), tag, new_version(), expires_at) for key, value in items.items()]
         if rows:
-            await self._by(timeout).put_many(rows, expires_at=expiry(ttl, self._clock))
-        return {key: version for key, _, _, version in rows}
+            await self._by(timeout).put_many(rows)
+        return {row[0]: row[3] for row in rows}
 
     async def create(self, key: str, value: T, *, ttl: Ttl | None = None, timeout: float | None = None) -> int:
         """Write only where the key is absent; otherwise `StorageConflictError`."""
@@ -358,11 +358,10 @@ class KeyValue(Queries[T], BulkApi[T], Watchable):
             record = await self._by(timeout).entry(key)
         except StorageError as unread:
             raise error from unread
-        if record is None or record.version != version:
-            raise StorageConflictError(
-                "the reply was lost and another value is stored", field="key", outcome=Outcome.UNKNOWN
-            ) from error
-        return True
+        if record is not None and record.version == version:
+            return True
+        what = f"the reply was lost and {'nothing' if record is None else 'another value'} is stored"
+        raise StorageConflictError(what, field="key", outcome=Outcome.UNKNOWN) from error
 
     def _entry(self, key: str, record: Record, decode: Callable[[bytes], Any] | None = None, /) -> Entry[Any]:
         expires = None if record.expires_at is None else to_datetime(record.expires_at)

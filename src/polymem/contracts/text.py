@@ -155,6 +155,11 @@ class Text:
     def collection(self) -> TextCollection:
         return self._collection
 
+    @property
+    def driver(self) -> TextDriver:
+        """The engine's own side, for what only it can do."""
+        return self._driver
+
     async def put(self, id: str, text: Content, payload: Mapping[str, Any] | None = None) -> None:
         """Insert or replace a document: a text, or a mapping of field names to texts, and any JSON object."""
         await self.put_many([(id, text, payload)])

@@ -138,6 +138,11 @@ class Vectors:
     def space(self) -> VectorSpace:
         return self._space
 
+    @property
+    def driver(self) -> VectorDriver:
+        """The engine's own side, for what only it can do."""
+        return self._driver
+
     async def put(self, id: str, vector: ArrayLike, payload: Mapping[str, Any] | None = None) -> None:
         """Insert or replace a vector and the JSON object beside it."""
         await self.put_many([(id, vector, payload)])
@@ -179,7 +184,7 @@ class Vectors:
 
         A higher score is nearer, see `similarity`.
         """
-        wanted = _checked(vector, self._space, "the vector searched for")
+        wanted = check_vector(vector, self._space, "the vector searched for")
         condition, threshold = parse(where), _check_score(min_score)
         if not check_limit(limit):
             return []
@@ -187,7 +192,7 @@ class Vectors:
 
     async def rank(self, vector: ArrayLike, *, limit: int = 10, where: Where | None = None) -> list[tuple[str, float]]:
         """The ids and scores of what `search` finds: cheaper, since nothing else is read."""
-        wanted, condition = _checked(vector, self._space, "the vector searched for"), parse(where)
+        wanted, condition = check_vector(vector, self._space, "the vector searched for"), parse(where)
         if not check_limit(limit):
             return []
         return await self._driver.rank(self._space, wanted, limit=limit, where=condition)
@@ -199,7 +204,7 @@ class Vectors:
         """
         if self._space.metric != "cosine":
             raise StorageDataError("expected a space of the metric cosine", field="metric")
-        wanted = _checked(vector, self._space, "the vector compared with")
+        wanted = check_vector(vector, self._space, "the vector compared with")
         return await self._driver.centred_cosines(self._space, wanted, unique_ids(ids))
 
     async def mean(self) -> Vector | None:
@@ -222,7 +227,7 @@ class Vectors:
     def _record(self, record: object) -> VectorRecord:
         given = members(record, required=("id", "vector"), optional=("payload",), field="records")
         id = check_key(given["id"], field="id")
-        vector = _checked(given["vector"], self._space, f"the vector of id {id!r}")
+        vector = check_vector(given["vector"], self._space, f"the vector of id {id!r}")
         return VectorRecord(id, vector, json_object(given.get("payload"), field="payload"))
 
 
@@ -283,7 +288,8 @@ def _check_score(score: float | None) -> float | None:
     raise StorageDataError("expected a number", field="min_score")
 
 
-def _checked(vector: ArrayLike, space: VectorSpace, what: str) -> Vector:
+def check_vector(vector: ArrayLike, space: VectorSpace, what: str) -> Vector:
+    """A copy as a space holds it; `StorageDataError` for one that it cannot hold."""
     array = _array(vector, what)
     if array.size != space.dimensions:
         raise StorageDataError(f"{what}: expected {space.dimensions} numbers, got {array.size}", field="vector")

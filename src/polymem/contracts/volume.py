@@ -23,7 +23,7 @@ VOLUME: Final[Mapping[str, Mapping[str, Size | None]]] = {
         "create": _body,
         "update": _body,
         "replace": _body,
-        "put_many": lambda args, _: sum(len(body) for _, body, _, _ in args[0]),
+        "put_many": lambda args, _: sum(len(item[1]) for item in args[0]),
         "page": lambda _, page: sum(len(record.body) for _, record in page.items),
     },
     "blobs": {

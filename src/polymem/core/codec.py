@@ -1,5 +1,6 @@
 """JSON in and out, equal on every engine (KV-3), and typed codecs on top of it."""
 
+import inspect
 import math
 import re
 from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar
@@ -55,6 +56,7 @@ class ModelCodec(Generic[T]):
     def __init__(self, model: type[T]) -> None:
         self._model = model
         self._pydantic: Any = model if hasattr(model, "model_validate_json") else None
+        self._by_name = _by_name(model)
         try:
             self._decoder = None if self._pydantic else msgspec.json.Decoder(model)
         except TypeError as error:
@@ -65,8 +67,7 @@ class ModelCodec(Generic[T]):
         self.tag = f"model:{model.__module__}.{self._name}"
 
     def encode(self, value: T, /) -> bytes:
-        if not self._fits(value):
-            raise StorageDataError(f"expected {self._name}, got {type(value).__name__}", field="value")
+        self._check_type(value)
         body = self._encoded(value)
         self._check_readable(body)
         if b"null" in body or b"\\u0000" in body:  # NaN and infinities are written as null
@@ -77,7 +78,8 @@ class ModelCodec(Generic[T]):
     def _encoded(self, value: T) -> bytes:
         try:
             if self._pydantic:  # its warnings quote what is stored, and `_check_readable` says it all
-                return str(value.model_dump_json(warnings=False)).encode()  # type: ignore[attr-defined]
+                text = value.model_dump_json(warnings=False, by_alias=False, round_trip=True)  # type: ignore[attr-defined]
+                return str(text).encode()
             return _ENCODER.encode(value)
         except (TypeError, ValueError, OverflowError) as error:
             raise StorageDataError(f"cannot be encoded: {error}", field="value") from error
@@ -85,7 +87,7 @@ class ModelCodec(Generic[T]):
     def decode(self, body: bytes, /) -> T:
         try:
             if self._decoder is None:
-                model: T = self._pydantic.model_validate_json(body)
+                model: T = self._pydantic.model_validate_json(body, **self._by_name)
                 return model
             return self._decoder.decode(body)
         except ValueError as error:  # msgspec.ValidationError and pydantic's are ValueErrors
@@ -98,11 +100,25 @@ class ModelCodec(Generic[T]):
         except StorageDataError as error:
             where = re.search(r"\$([^`]*)`$", str(error.__cause__))
             field = f"value{where[1]}" if where and not self._pydantic else "value"
-            raise StorageDataError(f"its types do not fit {self._name}", field=field) from error.__cause__
+            old = "; aliases need pydantic 2.11 or populate_by_name" if self._pydantic and not self._by_name else ""
+            raise StorageDataError(f"its types do not fit {self._name}{old}", field=field) from error.__cause__
 
-    def _fits(self, value: object) -> bool:
+    def _check_type(self, value: object) -> None:
         origin = getattr(self._model, "__origin__", self._model)
-        return not isinstance(origin, type) or msgspec_like(origin) or isinstance(value, origin)
+        if not isinstance(origin, type) or msgspec_like(origin) or type(value) is origin:
+            return
+        got = f"expected {self._name}, got {type(value).__name__}"
+        if not isinstance(value, origin):
+            raise StorageDataError(got, field="value")
+        if self._pydantic or issubclass(origin, msgspec.Struct) or hasattr(origin, "__dataclass_fields__"):
+            raise StorageDataError(f"{got}, a subclass: what it adds would be lost", field="value")
+
+
+def _by_name(model: Any) -> dict[str, bool]:
+    """What tells a pydantic model to read fields by the names that it was written and is queried by, not by aliases."""
+    validate = getattr(model, "model_validate_json", None)
+    knows = validate is not None and "by_name" in inspect.signature(validate).parameters
+    return {"by_alias": False, "by_name": True} if knows else {}
 
 
 def msgspec_like(origin: type) -> bool:
@@ -152,8 +168,9 @@ def _storable(value: Any, depth: int) -> bool:
         return kind in _PLAIN or (kind is float and math.isfinite(value))
     if depth >= _MAX_DEPTH:
         return False
-    for item in value:  # noqa: SIM110 - the same
-        if type(item) not in _PLAIN and not _storable(item, depth + 1):
+    for item in value:
+        kind = type(item)  # no call for each number of an embedding
+        if not (kind in _PLAIN or (kind is float and math.isfinite(item)) or _storable(item, depth + 1)):
             return False
     return True
 

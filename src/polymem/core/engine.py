@@ -1,6 +1,6 @@
 """What every engine offers besides its cells."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -31,6 +31,14 @@ class Pooled(Protocol):
         ...
 
 
+class Replicated(Protocol):
+    """What an engine also offers whose reads may be answered by replicas."""
+
+    def replica_status(self) -> Sequence[Mapping[str, Any]]:
+        """Each replica, at any time from memory: `replica` (its address) and `state`, `ready` where it is read from."""
+        ...
+
+
 class Probed(Protocol):
     """What an engine also offers whose server is asked over a network, or whose `check` is long."""
 
@@ -50,10 +58,47 @@ class Leasing(Protocol):
         ...
 
 
+class Hearer(Protocol):
+    """Whoever wants to know of changes by others; it is told in no task of its own, so it must not wait."""
+
+    def changed(self, namespace: str, key: str) -> None:
+        """Somebody, perhaps this very instance, may have written this record."""
+        ...
+
+    def drop(self) -> None:
+        """Anything may have been written."""
+        ...
+
+
+class Following(Protocol):
+    """Telling that goes on until it is closed."""
+
+    def current(self) -> bool:
+        """Whether every write that was acknowledged longer ago than agreed has been told."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Telling(Protocol):
+    """What an engine also offers that hears from its server which key-value records are written, by any process."""
+
+    async def follow_changes(self, hearer: Hearer, within: float, /) -> Following:
+        """Tell of every write within so many seconds, as `current` says; `StorageUnsupportedError` where refused."""
+        ...
+
+
 def pool_of(engine: object) -> Mapping[str, int] | None:
     """The figures of the engine's pool, None where it has none."""
     status = getattr(engine, "pool_status", None)
     found: Mapping[str, int] | None = None if status is None else status()
+    return found
+
+
+def replicas_of(engine: object) -> Sequence[Mapping[str, Any]]:
+    """The engine's replicas, none where it knows of none."""
+    status = getattr(engine, "replica_status", None)
+    found: Sequence[Mapping[str, Any]] = () if status is None else status()
     return found
 
 

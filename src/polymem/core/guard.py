@@ -43,6 +43,7 @@ _deadline: ContextVar[asyncio.Timeout | None] = ContextVar("polymem_deadline", d
 READS = frozenset({
     "get", "entry", "get_many", "page", "count", "recent", "sessions", "search", "rank", "centred_cosines", "mean", "frequencies",
     "get_nodes", "get_edge", "expand", "info", "read", "containers", "query", "find", "aggregate", "explain", "list_indexes",
+    "full_text", "hybrid",
 })  # fmt: skip
 IDEMPOTENT = frozenset({"put", "put_many", "touch", "clear", "abort", "write_part", "begin", "create_index"})
 
@@ -172,7 +173,7 @@ def _fused(operation: "_Operation", size: Size | None, *, weighed: bool) -> Call
     metrics, recover = operation.metrics, operation.recover
     ending = operation.inside and name.startswith("transactions.")  # of an open one, whatever the breaker says
     breaker = None if ending else context.breaker
-    measured, sample = context.metrics.options.enabled, metrics.pending.append
+    measured, done, sample = context.metrics.options.enabled, metrics.done.append, metrics.pending.append
     metrics.weighed = metrics.weighed or weighed
     body_first = weighed and size is BODY_FIRST
     outside_write = not operation.inside and not operation.reads
@@ -186,9 +187,12 @@ def _fused(operation: "_Operation", size: Size | None, *, weighed: bool) -> Call
         debug = (_log.level or _package_log.level or _root_log.level) <= _DEBUG and _log.isEnabledFor(_DEBUG)
         started = 0.0
         if measured:
-            metrics.begun = begun = metrics.begun + 1
-            if begun >= metrics.next or debug:
-                metrics.next = begun + metrics.every
+            left = metrics.left
+            if left and not debug:
+                metrics.left = left - 1
+            else:
+                metrics.timed_at += metrics.every - left
+                metrics.left = metrics.every - 1
                 started = perf_counter()
         try:
             if breaker is not None and breaker.disturbed:
@@ -199,12 +203,10 @@ def _fused(operation: "_Operation", size: Size | None, *, weighed: bool) -> Call
         if breaker is not None and breaker.disturbed:
             breaker.succeeded()
         if measured:
-            metrics.succeeded += 1
             if body_first:
-                if result is not None:
-                    metrics.bytes += len(result[0])
-            elif size is not None:
-                metrics.bytes += size(args, result)
+                done(0 if result is None else len(result[0]))
+            else:
+                done(0 if size is None else size(args, result))
             if started:
                 ended = perf_counter()
                 sample(ended - started)
@@ -325,7 +327,7 @@ class _Operation:
         """A call whose own deadline has passed is counted as a timeout, by whoever set the deadline."""
         limit = _deadline.get()
         if limit is not None and limit.expired():
-            self.metrics.begun -= 1
+            self.metrics.timed_at -= 1  # as if it had not begun
         else:
             self.metrics.cancelled += 1
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any, Final, Literal
 
-from polymem.core.engine import pool_of, probe_of
+from polymem.core.engine import pool_of, probe_of, replicas_of
 from polymem.core.guard import GuardContext, guard
 from polymem.errors import PolymemError
 
@@ -58,11 +58,13 @@ async def check_health(engine: Any, context: GuardContext) -> HealthCheckResult:
     pool, error = _pool(engine), _error(asked)
     if error is not None:
         return HealthCheckResult("unhealthy", context.engine, None, checked_at, pool=pool, error=error)
-    reasons = _reasons(latency, pool, troubled=troubled)
+    replicas = replicas_of(engine)
+    away = [f"replica {one['replica']} is {one['state']}" for one in replicas if one["state"] != "ready"]
+    reasons = [*_reasons(latency, pool, troubled=troubled), *away]
+    details = {name: found for name, found in (("reasons", reasons), ("replicas", replicas)) if found}
     return HealthCheckResult(
-        "degraded" if reasons else "healthy", context.engine, latency, checked_at, asked.result(), pool,
-        {"reasons": reasons} if reasons else {},
-    )  # fmt: skip
+        "degraded" if reasons else "healthy", context.engine, latency, checked_at, asked.result(), pool, details
+    )
 
 
 def _leave(asked: asyncio.Task[Any]) -> None:

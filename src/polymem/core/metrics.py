@@ -114,10 +114,7 @@ class MetricsCollector:
     def record_data_volume(self, operation: str, data_bytes: int) -> None:
         """Count bytes that an operation moved."""
         if self.options.enabled and self.options.track_data_volume:
-            found = self.operation(operation)
-            with self._lock:
-                found.weighed = True
-                found.bytes += data_bytes
+            self.operation(operation).weigh(data_bytes)
 
     def get_metrics(self) -> dict[str, Any]:
         """A snapshot (MET-4): operations that were called, latencies in milliseconds. No data is None, not 0."""

@@ -1,10 +1,11 @@
 """What is counted of one operation.
 
-The guard counts every call and appends the durations of those it times to `pending`; every few milliseconds they are
-folded into histogram and rates, all of bounded size, which costs a call a fraction of keeping these up to date.
+The guard appends the bytes of every call to `done`, and the durations of those it times to `pending`; every few
+milliseconds they are folded into counts, histogram and rates, all of bounded size, which costs a call a fraction of
+keeping these up to date.
 
 Reading the clock twice would cost a call that takes two microseconds, such as a read by key from an embedded engine,
-more than all the rest. Once such an operation is known well, one call in 32 is timed and stands for all of them.
+more than all the rest. Once such an operation is known well, one call in 64 is timed and stands for all of them.
 """
 
 import random
@@ -24,35 +25,34 @@ BUCKETS: Final = (
 _FOLD_EVERY: Final = 0.01
 _KNOWN_WELL: Final = 1000
 _FAST: Final = 20e-6
-_ONE_IN: Final = 32
-_NEVER: Final = 2**62
+_ONE_IN: Final = 64
+_LONGEST: Final = 1024
+"""Calls after which one is timed in any case, since only then what is done is folded: that bounds the memory."""
 
 
 class OperationMetrics:
     """Counts are exact, the histogram too unless samples are thinned out; percentiles come from the latest samples."""
 
     __slots__ = (
-        "_kept", "_lock", "_options", "_rated", "_since", "_sparse", "_stood_for", "_window", "begun", "buckets", "bytes",
-        "cancelled", "due", "errors", "every", "latest", "next", "pending", "retries", "seconds", "succeeded", "weighed",
+        "_kept", "_lock", "_options", "_rated", "_since", "_stood_for", "_window", "buckets", "bytes", "cancelled", "done",
+        "due", "errors", "every", "latest", "left", "pending", "retries", "seconds", "succeeded", "timed_at", "weighed",
     )  # fmt: skip
 
     def __init__(self, options: MetricsOptions, now: float) -> None:
         self._options, self._lock = options, Lock()
+        self.done: list[int] = []
+        """The bytes of each call that succeeded since the last fold: one append counts both."""
         self.pending: list[float] = []
         """Seconds that the calls timed since the last fold took."""
-        self.begun = 0
-        """Calls begun, so that those in flight are the ones that have not ended."""
-        self.next = 1
-        """The number of the next call to time, and then every so many."""
+        self.left = self.timed_at = 0
+        """Calls until the next that is timed, and how many will have begun by then: a small number is counted quickest."""
         self.weighed = False
         """Whether the bytes of its data are counted."""
-        rate = options.sampling_rate
-        self._kept = rate if options.always_sample_errors else 1.0
-        self._sparse = 1 if options.always_sample_errors else _one_in(rate)
         self._clear(now)
 
     def _clear(self, now: float) -> None:
-        self.due, self._since, self.every = 0.0, now, self._sparse
+        self.due, self._since = 0.0, now
+        self._pace(fast=False)
         self.succeeded = self.cancelled = self.retries = 0
         self.bytes = 0
         self.errors: Counter[str] = Counter()
@@ -62,23 +62,28 @@ class OperationMetrics:
         self._window: deque[tuple[int, int, int]] = deque(maxlen=max(1, round(self._options.aggregation_window)))
 
     @property
+    def begun(self) -> int:
+        """Calls begun, so that those in flight are the ones that have not ended."""
+        return self.timed_at - self.left
+
+    @property
     def total(self) -> int:
         """Calls that have ended."""
-        return self.succeeded + self.errors.total() + self.cancelled
+        return self.succeeded + len(self.done) + self.errors.total() + self.cancelled
 
     def begin(self) -> bool:
         """A call begins; whether to time it, as the guard decides it for itself."""
         with self._lock:
-            self.begun += 1
-            timed = self.begun >= self.next
-            if timed:
-                self.next = self.begun + self.every
-            return timed
+            if self.left:
+                self.left -= 1
+                return False
+            self.timed_at += self.every
+            self.left = self.every - 1
+            return True
 
     def end(self, seconds: float | None, now: float) -> None:
         """A call succeeded, after so many seconds if it was timed; `now` is by the clock that `fold` is given."""
-        with self._lock:
-            self.succeeded += 1
+        self.done.append(0)
         if seconds is not None:
             self.pending.append(seconds)
         if now >= self.due:
@@ -90,15 +95,24 @@ class OperationMetrics:
         with self._lock:
             self.errors[error_type] += 1
             self._rate(int(now))
-            self.every, self.next = self._sparse, self.begun + 1
+            self._pace(fast=False)
+            self.timed_at, self.left = self.begun, 0
             if seconds is not None:
                 self._observe([seconds], 1)
+
+    def weigh(self, data_bytes: int) -> None:
+        """Count bytes beside those of calls."""
+        with self._lock:
+            self.weighed = True
+            self.bytes += data_bytes
 
     def fold(self, now: float) -> None:
         """Take in what is pending; calls may go on adding to it meanwhile."""
         with self._lock:
-            fresh = self.pending[:]
-            del self.pending[: len(fresh)]
+            fresh, done = self.pending[:], self.done[:]
+            del self.pending[: len(fresh)], self.done[: len(done)]
+            self.succeeded += len(done)
+            self.bytes += sum(done)
             self.due = now + _FOLD_EVERY
             self._rate(int(now))
             if self._kept < 1:
@@ -106,36 +120,43 @@ class OperationMetrics:
             if fresh:
                 self._observe(fresh, max(1, round((self.succeeded - self._stood_for) / len(fresh))))
                 self._stood_for = self.succeeded
-                fast = self.succeeded >= _KNOWN_WELL and sorted(fresh)[len(fresh) // 2] < _FAST
-                self.every = self._sparse * (_ONE_IN if fast else 1)
+                self._pace(fast=self.succeeded >= _KNOWN_WELL and sorted(fresh)[len(fresh) // 2] < _FAST)
 
     def reset(self, now: float) -> None:
         """Forget all but the calls in flight."""
         with self._lock:
-            self.begun -= self.total
-            self.next = self.begun + 1
+            self.timed_at, self.left = self.begun - self.total, 0
             self.pending.clear()
+            self.done.clear()
             self._clear(now)
 
     def snapshot(self, now: float) -> dict[str, Any]:
         """MET-4; latencies in milliseconds of the latest calls, the histogram in seconds of all of them."""
         self.fold(now)
-        failed = self.errors.total()
-        judged = self.succeeded + failed
+        with self._lock:  # another thread may be folding again
+            total, succeeded, failed = self.total, self.succeeded + len(self.done), self.errors.total()
+        judged = succeeded + failed
         return {
-            "total_count": self.total,
-            "success_count": self.succeeded,
+            "total_count": total,
+            "success_count": succeeded,
             "error_count": failed,
             "cancelled_count": self.cancelled,
             "retry_count": self.retries,
-            "in_flight": max(0, self.begun - self.total),
-            "success_rate": self.succeeded / judged if judged else None,
+            "in_flight": max(0, self.begun - total),
+            "success_rate": succeeded / judged if judged else None,
             "errors": dict(self.errors),
             "bytes": self.bytes if self.weighed else None,
             "latency_ms": MetricsAggregator.latency_statistics(list(self.latest), self._options.percentiles),
             "histogram": self._histogram(),
             "throughput": self._throughput(now),
         }
+
+    def _pace(self, *, fast: bool) -> None:
+        """How many calls apart one is timed, and the share of these that is kept, as the sampling rate wants it."""
+        rate, one_in = self._options.sampling_rate, _ONE_IN if fast else 1
+        sparse = 1 if self._options.always_sample_errors else 1 / max(rate, 1 / _LONGEST)
+        self.every = min(round(sparse) * one_in, _LONGEST)
+        self._kept = min(1.0, rate * self.every / one_in)
 
     def _observe(self, seconds: list[float], weight: int) -> None:
         self.latest.extend(seconds)
@@ -167,7 +188,3 @@ class OperationMetrics:
         upper = [*(f"{bound:g}" for bound in BUCKETS), "+Inf"]
         cumulative = list(accumulate(self.buckets))
         return {"buckets": dict(zip(upper, cumulative, strict=True)), "sum": self.seconds, "count": cumulative[-1]}
-
-
-def _one_in(rate: float) -> int:
-    return round(1 / rate) if rate else _NEVER

@@ -6,6 +6,7 @@ from typing import Final
 from polymem.errors import StorageDataError
 
 MAX_KEY_BYTES: Final = 512
+_SHORT: Final = MAX_KEY_BYTES // 4
 MAX_COUNT: Final = 2**61
 """The largest page size or offset: two of them still fit 64 bits."""
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_\-]{0,62}")
@@ -24,6 +25,9 @@ def check_text(value: str, *, field: str) -> str:
 
 def check_key(key: str, *, field: str = "key") -> str:
     """A key, id, session id or namespace segment: any text of 1 to 512 UTF-8 bytes."""
+    # 128 printable characters are at most 512 bytes, without U+0000 or surrogates
+    if type(key) is str and 0 < len(key) <= _SHORT and key.isprintable():
+        return key
     check_text(key, field=field)
     if not key:
         raise StorageDataError("expected at least one character", field=field)

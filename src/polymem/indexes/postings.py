@@ -5,7 +5,7 @@ Lucene's ln(1 + (N - n + .5) / (n + .5)), which is positive for every term; as i
 multiplies term counts and a document's length is that of all its fields.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -91,7 +91,10 @@ class TextIndex:
     def frequency(self, term: str) -> int:
         """How many documents hold an analysed term."""
         self._refresh()
-        return len(self._union([[term]], {})[0])
+        found = [segment.holding(_hashed(term)) for segment in self._searched()]
+        if self._all_alive():
+            return sum(map(len, found))
+        return sum(int(np.count_nonzero(self._alive[documents])) for documents in found)
 
     def search(
         self,
@@ -104,6 +107,7 @@ class TextIndex:
         allowed: AbstractSet[str] | None = None,
         limit: int = 10,
         offset: int = 0,
+        pause: Callable[[], object] = int,
     ) -> list[tuple[str, float]]:
         """Ids and scores, best first, ties by id.
 
@@ -111,17 +115,18 @@ class TextIndex:
         field), or without phrases any word or prefix. A prefix is given by its expansions, each a phrase
         (`Vocabulary.expand`); it and a phrase count as one term. Words in more than the share `common` of the
         documents are dropped if anything rarer is found. A field of weight 0 is not searched. `allowed` limits
-        the answer, not the statistics.
+        the answer, not the statistics. `pause` is called between steps, for a thread that is to let others in.
         """
         self._refresh()
         by_field = {field_hash(name): weight for name, weight in (weights or {}).items()}
-        required = [self._union([phrase], by_field) for phrase in phrases if phrase]
-        expanded = [self._union(alternatives, by_field) for alternatives in prefixes]
-        single = [self._union([[word]], by_field) for word in dict.fromkeys(words)]
+        required = [self._union([phrase], by_field, pause) for phrase in phrases if phrase]
+        expanded = [self._union(alternatives, by_field, pause) for alternatives in prefixes]
+        single = [self._union([[word]], by_field, pause) for word in dict.fromkeys(words)]
         optional = expanded + self._without_common(single, required + expanded, common)
         scores = np.zeros(len(self._ids))
         for matches in required + optional:
             self._add(scores, matches)
+            pause()
         numbers = self._matching(scores, required, allowed)
         return best(scores[numbers], numbers, self._ids, limit + offset if limit else 0)[offset:]
 
@@ -157,29 +162,39 @@ class TextIndex:
         if not found:
             return
         idf = np.log1p((self.rows - found + 0.5) / (found + 0.5))
-        norms = self._lengths[documents]
+        numbers = documents.astype(np.intp)  # indexing twice by anything else would convert it twice, and slowly
+        norms = self._lengths[numbers]
         norms *= K1 * B * self.rows / self._tokens
         norms += K1 * (1 - B)
         norms += counts
-        scores[documents] += counts * (idf * (K1 + 1)) / norms
+        scores[numbers] += counts * (idf * (K1 + 1)) / norms
 
-    def _union(self, alternatives: Sequence[Sequence[str]], weights: Mapping[int, float]) -> Matches:
+    def _union(
+        self, alternatives: Sequence[Sequence[str]], weights: Mapping[int, float], pause: Callable[[], object] = int
+    ) -> Matches:
         """The documents that hold any of some phrases."""
-        hashed = [[int.from_bytes(term_hash(term), "little") for term in terms] for terms in alternatives]
-        segments = [*self._segments, self._tail] if self._tail else self._segments
-        parts = [segment.phrase(terms, weights) for segment in segments for terms in hashed]
+        segments, parts = self._searched(), list[Matches]()
+        for terms in alternatives:
+            hashed = list(map(_hashed, terms))
+            parts += [segment.phrase(hashed, weights) for segment in segments]
+            pause()
         parts = [part for part in parts if len(part[0])]
         if not parts:
             return NO_MATCHES
-        documents = np.concatenate([part[0] for part in parts])
-        counts = np.concatenate([part[1] for part in parts])
-        if len(hashed) > 1:
+        documents, counts = parts[0] if len(parts) == 1 else _joined(parts)
+        if len(alternatives) > 1:
             documents, places = np.unique(documents, return_inverse=True)
             counts = np.bincount(places, counts).astype(np.float64, copy=False)
-        if len(self._numbers) == len(self._ids):
+        if self._all_alive():
             return documents, counts
         alive = self._alive[documents]
         return documents[alive], counts[alive]
+
+    def _searched(self) -> list[Segment]:
+        return [*self._segments, self._tail] if self._tail else self._segments
+
+    def _all_alive(self) -> bool:
+        return len(self._numbers) == len(self._ids)
 
     def _refresh(self) -> None:
         """Bring the segments up to date with what was put and removed."""
@@ -229,6 +244,14 @@ class TextIndex:
         self._lengths, self._alive = np.empty(0, np.float64), np.empty(0, np.bool_)
         self._tokens = 0
         self._segments, self._pieces, self._tail = [], [], None
+
+
+def _hashed(term: str) -> int:
+    return int.from_bytes(term_hash(term), "little")
+
+
+def _joined(parts: list[Matches]) -> Matches:
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
 def _groups(pieces: list[Stream]) -> Iterator[list[Stream]]:

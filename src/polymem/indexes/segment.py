@@ -41,6 +41,12 @@ class Segment:
         headers = (self.header_slots, self.header_fields, self.header_documents)
         return sum(array.nbytes for array in (*arrays, *headers)) + (0 if self.fields is None else self.fields.nbytes)
 
+    def holding(self, term: int) -> NDArray[np.int32]:
+        """The numbers of the documents that hold a term, of whatever field."""
+        at = self._find(term)
+        first, end = (0, 0) if at is None else self.posting_starts[at : at + 2]
+        return self.documents[first:end]
+
     def word(self, term: int, weights: Mapping[int, float]) -> Matches:
         """The documents that hold a term (given by its hash)."""
         at = self._find(term)
@@ -59,7 +65,7 @@ class Segment:
         header = np.searchsorted(self.header_slots, begins, "right") - 1
         documents = self.header_documents[header]
         first = np.flatnonzero(np.diff(documents, prepend=np.int32(-1)))
-        values = self._weights(weights)[np.searchsorted(self.names, self.header_fields[header])]
+        values = np.array(self._weights(weights))[np.searchsorted(self.names, self.header_fields[header])]
         return documents[first], np.add.reduceat(values, first)
 
     def stream(self) -> Stream:
@@ -91,15 +97,16 @@ class Segment:
             begins = begins[slots[found] == wanted]
         return begins
 
-    def _weights(self, weights: Mapping[int, float]) -> NDArray[np.float64]:
-        return np.array([weights.get(name, 1.0) for name in self.names.tolist()])
+    def _weights(self, weights: Mapping[int, float]) -> list[float]:
+        return [weights.get(name, 1.0) for name in self.names.tolist()]
 
     def _counts(self, first: int, end: int, weights: Mapping[int, float]) -> NDArray[np.float64]:
         starts = self.token_starts[first : end + 1]
         by_field = self._weights(weights)
-        if self.fields is None or np.all(by_field == by_field[0]):
-            return np.diff(starts).astype(np.float64) * float(by_field[0])
-        values = by_field[self.fields[starts[0] : starts[-1]]]
+        if self.fields is None or by_field.count(by_field[0]) == len(by_field):
+            every: NDArray[np.float64] = np.subtract(starts[1:], starts[:-1], dtype=np.float64)
+            return every * by_field[0]
+        values = np.array(by_field)[self.fields[starts[0] : starts[-1]]]
         counts: NDArray[np.float64] = np.add.reduceat(values, starts[:-1] - starts[0])
         return counts
 

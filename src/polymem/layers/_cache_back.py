@@ -170,9 +170,9 @@ class WriteBackKV:
         await self._settle_keys(keys)
         return await self._cached.get_many(keys)
 
-    async def put_many(self, items: Any, /, *, expires_at: int | None) -> None:
+    async def put_many(self, items: Any, /) -> None:
         await self._settle_keys([item[0] for item in items])
-        await self._cached.put_many(items, expires_at=expires_at)
+        await self._cached.put_many(items)
 
     async def create(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> bool:
         await self._settle_key(key)

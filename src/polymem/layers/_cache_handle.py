@@ -26,7 +26,8 @@ class CacheStatistics:
     invalidations: int
     """Entries that went because they were overwritten behind a write-back or `invalidate` said so."""
     foreign_changes: int
-    """How often everything was dropped because somebody else had written to the database."""
+    """How often everything was dropped because somebody else had written to the database; where the server tells
+    which keys are written, entries that went for it (own writes are told too)."""
     entries: int
     size_bytes: int | None
     """None unless the policy has `max_bytes`."""

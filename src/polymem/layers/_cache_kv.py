@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, Final
 
-from polymem.contracts.kv import KeyValueDriver, KVFeatures, Record
+from polymem.contracts.kv import Item, KeyValueDriver, KVFeatures, Record
 from polymem.core.guard import READS
 from polymem.core.page import Page
 from polymem.layers._cache_near import Fence, Known, NearCache, everything
@@ -54,11 +54,11 @@ class CachedKV:
         with self._writes([key], self._near.written(body, codec, expires_at)):
             await self._inner.put(key, body, codec, version=version, expires_at=expires_at)
 
-    async def put_many(self, items: Sequence[tuple[str, bytes, str, int]], /, *, expires_at: int | None) -> None:
+    async def put_many(self, items: Sequence[Item], /) -> None:
         with self._writes([]) as fence:
-            for key, body, codec, _ in items:
+            for key, body, codec, _, expires_at in items:
                 fence.add((self._namespace, key), self._near.written(body, codec, expires_at))
-            await self._inner.put_many(items, expires_at=expires_at)
+            await self._inner.put_many(items)
 
     async def create(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> bool:
         with self._writes([key], self._near.written(body, codec, expires_at)) as fence:
@@ -122,7 +122,7 @@ _RECORDS_ELSEWHERE: Final = frozenset({"kv", "turns", "vectors", "text", "graph"
 _ONLY_READ_RECORDS: Final = frozenset({"query"})
 
 
-def beside(contract: str, driver: Any, near: NearCache, settle: Settle | None) -> Any:
+def beside(contract: str, driver: Any, near: NearCache, settle: Settle) -> Any:
     """A driver of another contract on the same data: what it may read is written first, what it may write forgotten.
 
     Contracts that are not known to keep to data of their own, and plain SQL, may do both.
@@ -136,10 +136,9 @@ def beside(contract: str, driver: Any, near: NearCache, settle: Settle | None) -
     return SimpleNamespace(features=driver.features, **wrapped)
 
 
-def _beside(call: Any, near: NearCache, settle: Settle | None, *, forget: bool) -> Any:
+def _beside(call: Any, near: NearCache, settle: Settle, *, forget: bool) -> Any:
     async def beside(*args: Any, **kwargs: Any) -> Any:
-        if settle is not None:
-            await settle()
+        await settle()
         if not forget:
             return await call(*args, **kwargs)
         with near.fence_all(everything):

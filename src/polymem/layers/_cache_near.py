@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from polymem.contracts.kv import Record
 from polymem.core.clock import MICROSECONDS, Clock
+from polymem.core.engine import Following
 from polymem.errors import Outcome, StorageError
 from polymem.layers._cache_policy import CachePolicy, make_entries
 
@@ -78,11 +79,12 @@ class NearCache:
         self.policy, self._now, self._elsewhere = policy, clock.now, changes_elsewhere
         self._clock, self._translate, self._monotonic = clock, translate, monotonic
         forever = policy.max_staleness == float("inf")
-        self._staleness = 0 if forever else round(policy.max_staleness * MICROSECONDS)
+        self._staleness = 0 if forever else round((policy.max_staleness or 0) * MICROSECONDS)
         self._asks = changes_elsewhere is not None and not forever
         self._asked_at, self._seen = 0, 0
         self._ages = not self._asks and not forever
         """The engine can't tell of other writers, so what is known grows old by itself."""
+        self._following: Following | None = None
         self._loads: dict[Slot, Load] = {}
         self._writing: dict[Slot, int] = {}
         self._contended: set[Slot] = set()
@@ -114,6 +116,9 @@ class NearCache:
         """What is known of a key, None where nothing is."""
         if self._asks:
             self._ask()
+        elif self._following is not None and not self._following.current():
+            self._forget(slot)  # nor is a read that is under way new enough
+            return None
         try:
             known: Known = self._entries[slot]
         except KeyError:
@@ -226,6 +231,19 @@ class NearCache:
             self._contended.add(slot)
         self.invalidations += forgotten
         return forgotten
+
+    def follow(self, following: Following | None) -> None:
+        """Believe what `changed` and `drop` have not taken back, while `following` is current; without it what is
+        known grows old by itself.
+        """
+        self._following, self._ages = following, following is None
+
+    def changed(self, namespace: str, key: str) -> None:
+        """Somebody may have written a record: another process, or this one a moment ago."""
+        slot = namespace, key
+        self.foreign += self._forget(slot)
+        if slot in self._writing:
+            self._contended.add(slot)
 
     def drop(self) -> None:
         """Forget everything, at a cost that does not grow with it."""

@@ -30,9 +30,10 @@ class CachePolicy:
     acknowledges a put before the engine has it."""
     negative: bool | float = True
     """Remember that a key is absent: for as long as anything else, or for so many seconds."""
-    max_staleness: float = 0.0
+    max_staleness: float | None = None
     """For how many seconds a value may be served after another process has overwritten it. 0: never. More saves
-    asking the engine; infinity is for databases that nobody else writes to."""
+    asking the engine; infinity is for databases that nobody else writes to. None: 0 where the engine can be asked,
+    1 where its server tells of changes (as a rule within milliseconds)."""
     max_pending: int = 1000
     """write_back: at most so many puts are acknowledged and not yet in the engine."""
     max_delay: float = 0.1
@@ -55,7 +56,8 @@ class CachePolicy:
             _seconds(self.ttl, "ttl", above_zero=True)
         if not isinstance(self.negative, bool):
             _seconds(self.negative, "negative", above_zero=True)
-        _seconds(self.max_staleness, "max_staleness", infinite=True)
+        if self.max_staleness is not None:
+            _seconds(self.max_staleness, "max_staleness", infinite=True)
         _seconds(self.max_delay, "max_delay", above_zero=True)
 
 

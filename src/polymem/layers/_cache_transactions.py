@@ -47,7 +47,7 @@ class Touched:
 class CachedTransactions:
     """Where transactions begin: what was acknowledged before is in the engine by then."""
 
-    def __init__(self, inner: TransactionDriver, near: NearCache, layered: Layered, settle: Settle | None) -> None:
+    def __init__(self, inner: TransactionDriver, near: NearCache, layered: Layered, settle: Settle) -> None:
         self._inner, self._near, self._layered, self._settle = inner, near, layered, settle
 
     @property
@@ -55,8 +55,7 @@ class CachedTransactions:
         return self._inner.features
 
     async def begin(self, *, timeout: float, isolation: Isolation = "serializable") -> "CachedTransaction":
-        if self._settle is not None:
-            await self._settle()
+        await self._settle()
         inner = await self._inner.begin(timeout=timeout, isolation=isolation)
         opened = CachedTransaction(inner, self._near, self._layered)
         held.set(opened)

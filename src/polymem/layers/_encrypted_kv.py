@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from polymem.contracts.kv import MAX_INTEGER, KeyValueDriver, KVFeatures, Record
+from polymem.contracts.kv import MAX_INTEGER, Item, KeyValueDriver, KVFeatures, Record
 from polymem.core.page import Page
 from polymem.errors import StorageCorruptError, StorageDataError
 from polymem.layers._room import Room
@@ -45,9 +45,8 @@ class EncryptedKV:
     async def put(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> None:
         await self._inner.put(*self._sealed(key, body, codec), version=version, expires_at=expires_at)
 
-    async def put_many(self, items: Sequence[tuple[str, bytes, str, int]], /, *, expires_at: int | None) -> None:
-        sealed = [(*self._sealed(key, body, codec), version) for key, body, codec, version in items]
-        await self._inner.put_many(sealed, expires_at=expires_at)
+    async def put_many(self, items: Sequence[Item], /) -> None:
+        await self._inner.put_many([(*self._sealed(*item[:3]), *item[3:]) for item in items])
 
     async def create(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> bool:
         return await self._inner.create(*self._sealed(key, body, codec), version=version, expires_at=expires_at)

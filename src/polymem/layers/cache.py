@@ -5,17 +5,18 @@ it lies above every other layer: what it holds is plain. `store.cache` gives sta
 
 An engine that other processes may write to has `changes_elsewhere() -> int`, a number that changes when anybody but
 this instance has committed. It is asked before every hit, or every `max_staleness` seconds; what changed is not
-known, so everything goes. An engine without it is cached only where `max_staleness` says how old a value may be.
+known, so everything goes. Or it has `follow_changes` (core/engine.py), over which its server tells which records are
+written. An engine without either is cached only where `max_staleness` says how old a value may be.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from inspect import iscoroutinefunction
-from typing import Any
+from typing import Any, Final
 
 from polymem.contracts.drivers import Drivers, Layer
 from polymem.core.clock import Clock
-from polymem.core.engine import Engine, Health, probe_of
+from polymem.core.engine import Engine, Following, Health, probe_of
 from polymem.core.guard import GuardContext, guard
 from polymem.core.page import Page
 from polymem.errors import StorageError, StorageUnsupportedError
@@ -27,6 +28,8 @@ from polymem.layers._cache_policy import CachePolicy, cache_policy
 from polymem.layers._cache_transactions import CachedTransactions
 
 __all__ = ["Cache", "CachePolicy", "CacheStatistics", "CachedEngine"]
+_TOLD_WITHIN: Final = 1.0
+"""Seconds, unless the policy says something else."""
 
 
 class CachedEngine:
@@ -37,10 +40,13 @@ class CachedEngine:
         self.name, self.remote = engine.name, engine.remote
         self.clock: Clock = engine.clock
         elsewhere = getattr(engine, "changes_elsewhere", None)
-        if elsewhere is None and not self.policy.max_staleness:
+        self._follow = None if elsewhere else self._telling()
+        if elsewhere is None and not self._bound:
             raise StorageUnsupportedError(
-                f"{engine.name} can't tell when others write to it: give the policy a max_staleness", engine=engine.name
+                f"{engine.name} can't tell at once when others write to it: give the policy a max_staleness",
+                engine=engine.name,
             )
+        self._following: Following | None = None
         self._near = NearCache(self.policy, engine.clock, elsewhere, engine.translate)
         self._tags = Tags()
         self._guard = GuardContext(engine.name, engine.translate)
@@ -49,6 +55,8 @@ class CachedEngine:
     async def open(self) -> None:
         await self._engine.open()
         self._near.drop()
+        if self._follow is not None:
+            await self._begin_following(self._follow)
         self._guard.opened()
         if self._back is not None:
             self._back.opened()
@@ -62,6 +70,9 @@ class CachedEngine:
             self._guard.closed()
             self._near.drop()
             self._tags.clear()
+            following, self._following = self._following, None
+            if following is not None:
+                await following.close()
             await self._engine.close()
 
     def drivers(self, namespace: str, /) -> Drivers:
@@ -141,6 +152,27 @@ class CachedEngine:
                 return await found(*args, **kwargs)
 
         return outside
+
+    @property
+    def _bound(self) -> float:
+        """After how many seconds at most others' writes are to be seen."""
+        given = self.policy.max_staleness
+        return given if given is not None else _TOLD_WITHIN if self._follow is not None else 0.0
+
+    def _telling(self) -> Any:
+        """How to be told of changes, None where that is not possible or not wanted."""
+        if self.policy.max_staleness == float("inf") or any(getattr(one, "hide_keys", False) for one in self._layers):
+            return None  # the server knows a hidden key by another name
+        return getattr(self._engine, "follow_changes", None)
+
+    async def _begin_following(self, follow: Any) -> None:
+        try:
+            self._following = await follow(self._near, self._bound)
+        except BaseException as error:
+            if not isinstance(error, StorageUnsupportedError) or self.policy.max_staleness is None:
+                await self._engine.close()
+                raise
+        self._near.follow(self._following)
 
     def _cached(self, kv: Any, namespace: str) -> Any:
         cached = CachedKV(kv, self._near, namespace)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 from polymem.contracts.drivers import Drivers
-from polymem.contracts.kv import KeyValueDriver, KVFeatures, Record
+from polymem.contracts.kv import Item, KeyValueDriver, KVFeatures, Record
 from polymem.contracts.turns import TurnDriver, TurnFeatures, TurnRow
 from polymem.core.page import Page
 from polymem.errors import StorageCorruptError, StorageDataError, StorageUnsupportedError
@@ -139,12 +139,12 @@ class CompressedKV:
     async def put(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> None:
         await self._inner.put(key, *await self._to_store(body, codec), version=version, expires_at=expires_at)
 
-    async def put_many(self, items: Sequence[tuple[str, bytes, str, int]], /, *, expires_at: int | None) -> None:
-        def packed() -> list[tuple[str, bytes, str, int]]:
-            return [(key, *self._packed(body, codec), version) for key, body, codec, version in items]
+    async def put_many(self, items: Sequence[Item], /) -> None:
+        def packed() -> list[Item]:
+            return [(item[0], *self._packed(*item[1:3]), *item[3:]) for item in items]
 
         much = sum(len(item[1]) for item in items) >= COMPRESS_IN_THREAD
-        await self._inner.put_many(await _done(packed, in_thread=much), expires_at=expires_at)
+        await self._inner.put_many(await _done(packed, in_thread=much))
 
     async def create(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> bool:
         stored = await self._to_store(body, codec)

@@ -19,12 +19,13 @@ Every part is a value of `Ranked.scores`, and they sum to `Ranked.score`.
 
 import math
 import re
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from polymem.errors import StorageDataError
 from polymem.providers.embedding import TokenVectors, Vector, unit
@@ -112,6 +113,7 @@ class Query(NamedTuple):
 
 _PLAIN: Final = Query()
 _DEFAULT: Final = Weights()
+_NOTHING_KNOWN: Final = Attributes()
 
 
 def indexed_text(text: str, *, speaker: str, at: datetime | None = None) -> str:
@@ -178,6 +180,20 @@ def candidates(text: Sequence[Match], vector: Sequence[Match], neighbours: Calla
     return list(ids)
 
 
+def best_case(query: Query) -> Attributes:
+    """Attributes that no memory's are worth more than."""
+    return Attributes(role="user", at=query.now, importance=1.0, confidence=1.0)
+
+
+class Standing(NamedTuple):
+    """The candidates in their order."""
+
+    best: list[Ranked]
+    """Best first, ties by id."""
+    decisive: list[str]
+    """Those by which all are scaled: without one of them the scores would differ."""
+
+
 def rank(
     text: Sequence[Match],
     vector: Sequence[Match] | None,
@@ -186,46 +202,120 @@ def rank(
     attributes: Mapping[str, Attributes] | None = None,
     query: Query = _PLAIN,
     weights: Weights = _DEFAULT,
-    assumed: Attributes | None = None,
-    without: Container[str] = (),
 ) -> list[Ranked]:
-    """All candidates, best first, ties by id.
+    """All candidates, see `Ranking`."""
+    return Ranking(text, vector, neighbours=neighbours, query=query, weights=weights).standing(attributes).best
+
+
+class Ranking:
+    """The candidates of one question, to be put in order again whenever more is known of them.
 
     `vector` is None without an embedder, else cosines: best of all the centred one of every candidate
     (`Vectors.centred_cosines`); a candidate that has none is given the least of them. `neighbours` gives the ids next
-    to one in its session. Where `attributes` is given, a candidate it doesn't hold (a neighbour that doesn't
-    exist, a row filtered out) is left out, unless `assumed` says what to take such a one for. Those in `without`
-    are left out in any case.
+    to one in its session.
     """
-    own = dict(text)
-    context = _context(own, neighbours, weights.neighbour)
-    cosines = None if vector is None else dict(vector)
-    found = dict.fromkeys([*own, *context, *(cosines or ())])
-    open_to_all = attributes is None or assumed is not None
-    ids = [id for id in found if id not in without and (open_to_all or id in (attributes or ()))]
-    text_share = 1.0 if cosines is None else weights.text / (weights.text + weights.vector)
-    parts = _text_parts(ids, own, context, text_share * query.trust)
-    if cosines is not None:
-        _add_vector(parts, cosines, 1 - text_share)
-    if attributes is not None:
-        _add_priors(parts, attributes, assumed or Attributes(), (query, weights))
-    ranked = [Ranked(id, math.fsum(scores.values()), scores) for id, scores in parts.items()]
-    return sorted(ranked, key=lambda hit: (-hit.score, hit.id))
 
+    def __init__(
+        self,
+        text: Sequence[Match],
+        vector: Sequence[Match] | None,
+        *,
+        neighbours: Callable[[str], Iterable[str]],
+        query: Query,
+        weights: Weights,
+    ) -> None:
+        self._query, self._weights = query, weights
+        own = dict(text)
+        context = _context(own, neighbours, weights.neighbour)
+        cosines = None if vector is None else dict(vector)
+        self._places = {id: at for at, id in enumerate(dict.fromkeys([*own, *context, *(cosines or ())]))}
+        self._ids = list(self._places)
+        self._own, self._context = self._column(own, 0.0), self._column(context, 0.0)
+        self._cosines = None if cosines is None else self._column(cosines, math.nan)
 
-def best_case(query: Query) -> Attributes:
-    """Attributes that no memory's are worth more than."""
-    return Attributes(role="user", at=query.now, importance=1.0, confidence=1.0)
+    def standing(
+        self,
+        attributes: Mapping[str, Attributes] | None = None,
+        *,
+        count: int | None = None,
+        assumed: Attributes | None = None,
+        without: Iterable[str] = (),
+    ) -> Standing:
+        """The best `count`, None for all.
 
+        Where `attributes` is given, a candidate it doesn't hold (a neighbour that doesn't exist, a row filtered out)
+        is left out, unless `assumed` says what to take such a one for. Those in `without` are left out in any case.
+        """
+        rows = self._counted(attributes, assumed, without)
+        parts = self._parts(rows)
+        total = sum(parts.values(), self._worth(attributes, assumed)[rows])
+        top = _highest(total, len(rows) if count is None else count)
+        scores = zip(*(part[top].tolist() for part in parts.values()), strict=True)
+        best: list[Ranked] = []
+        for id, values in zip((self._ids[row] for row in rows[top].tolist()), scores, strict=True):
+            known = dict(zip(parts, values, strict=True))
+            if attributes is not None:
+                known |= self._priors(attributes.get(id, assumed or _NOTHING_KNOWN))
+            best.append(Ranked(id, math.fsum(known.values()), known))
+        return Standing(sorted(best, key=lambda hit: (-hit.score, hit.id))[:count], self._decisive(rows))
 
-def decisive(ranked: Sequence[Ranked], vector: Iterable[Match] | None) -> list[str]:
-    """The candidates by which all others are scaled: without one of them the scores would differ."""
-    found = {hit.id: hit for hit in ranked}
-    compared = [(cosine, id) for id, cosine in vector or () if id in found]
-    if not found:
-        return []
-    words = max(ranked, key=lambda hit: hit.scores["text"] + hit.scores["text_neighbours"])
-    return [words.id, min(compared)[1], max(compared)[1]] if compared else [words.id]
+    def _column(self, values: Mapping[str, float], absent: float) -> NDArray[np.float64]:
+        return np.array([values.get(id, absent) for id in self._ids], np.float64)
+
+    def _places_of(self, ids: Iterable[str]) -> list[int]:
+        return [self._places[id] for id in ids if id in self._places]
+
+    def _counted(
+        self, attributes: Mapping[str, Attributes] | None, assumed: Attributes | None, without: Iterable[str]
+    ) -> NDArray[np.intp]:
+        counted = np.full(len(self._ids), attributes is None or assumed is not None)
+        counted[self._places_of(attributes or ())] = True
+        counted[self._places_of(without)] = False
+        return np.flatnonzero(counted)
+
+    def _parts(self, rows: NDArray[np.intp]) -> dict[str, NDArray[np.float64]]:
+        weights = self._weights
+        share = 1.0 if self._cosines is None else weights.text / (weights.text + weights.vector)
+        own, context = self._own[rows], self._context[rows]
+        best = float(np.max(own + context, initial=0.0))
+        scale = share * self._query.trust / best if best > 0 else 0.0
+        parts = {"text": own * scale, "text_neighbours": context * scale}
+        if self._cosines is not None:
+            parts["vector"] = _spread(self._cosines[rows], 1 - share)
+        return parts
+
+    def _worth(self, attributes: Mapping[str, Attributes] | None, assumed: Attributes | None) -> NDArray[np.float64]:
+        """What the priors add to each candidate, up to rounding."""
+        if attributes is None:
+            return np.zeros(len(self._ids))
+        worth = np.full(len(self._ids), sum(self._priors(assumed or _NOTHING_KNOWN).values()), np.float64)
+        known = [(self._places[id], memory) for id, memory in attributes.items() if id in self._places]
+        worth[[at for at, _ in known]] = [sum(self._priors(memory).values()) for _, memory in known]
+        return worth
+
+    def _priors(self, memory: Attributes) -> dict[str, float]:
+        query, weights = self._query, self._weights
+        scores: dict[str, float] = {}
+        if weights.asker and query.first_person and memory.role == "user":
+            scores["asker"] = weights.asker
+        if weights.recency and query.now is not None and memory.at is not None:
+            age = max(0.0, (query.now - memory.at).total_seconds())
+            scores["recency"] = weights.recency * 0.5 ** (age / weights.half_life)
+        if weights.importance:
+            scores["importance"] = weights.importance * memory.importance
+        if weights.confidence:
+            scores["confidence"] = weights.confidence * memory.confidence
+        return scores
+
+    def _decisive(self, rows: NDArray[np.intp]) -> list[str]:
+        if not len(rows):
+            return []
+        found = [rows[np.argmax(self._own[rows] + self._context[rows])]]
+        compared = rows[:0] if self._cosines is None else rows[~np.isnan(self._cosines[rows])]
+        if self._cosines is not None and len(compared):
+            cosines = self._cosines[compared]
+            found += [compared[np.argmin(cosines)], compared[np.argmax(cosines)]]
+        return [self._ids[row] for row in found]
 
 
 def _context(own: Mapping[str, float], neighbours: Callable[[str], Iterable[str]], weight: float) -> dict[str, float]:
@@ -237,38 +327,17 @@ def _context(own: Mapping[str, float], neighbours: Callable[[str], Iterable[str]
     return context
 
 
-def _text_parts(
-    ids: Sequence[str], own: Mapping[str, float], context: Mapping[str, float], share: float
-) -> dict[str, dict[str, float]]:
-    best = max((own.get(id, 0.0) + context.get(id, 0.0) for id in ids), default=0.0)
-    scale = share / best if best > 0 else 0.0
-    return {id: {"text": own.get(id, 0.0) * scale, "text_neighbours": context.get(id, 0.0) * scale} for id in ids}
-
-
-def _add_vector(parts: dict[str, dict[str, float]], cosines: Mapping[str, float], share: float) -> None:
-    present = [cosines[id] for id in parts if id in cosines]
-    least, best = min(present, default=0.0), max(present, default=0.0)
+def _spread(cosines: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+    """`share` for the highest, nothing for the least or for 0; one that is not known (NaN) counts as the least."""
+    present = cosines[~np.isnan(cosines)]
+    least, best = (float(present.min()), float(present.max())) if len(present) else (0.0, 0.0)
     floor = min(0.0, least)
     scale = share / (best - floor) if best > floor else 0.0
-    for id, scores in parts.items():
-        scores["vector"] = (cosines.get(id, least) - floor) * scale
+    return (np.where(np.isnan(cosines), least, cosines) - floor) * scale
 
 
-def _add_priors(
-    parts: dict[str, dict[str, float]],
-    attributes: Mapping[str, Attributes],
-    assumed: Attributes,
-    given: tuple[Query, Weights],
-) -> None:
-    query, weights = given
-    for id, scores in parts.items():
-        memory = attributes.get(id, assumed)
-        if weights.asker and query.first_person and memory.role == "user":
-            scores["asker"] = weights.asker
-        if weights.recency and query.now is not None and memory.at is not None:
-            age = max(0.0, (query.now - memory.at).total_seconds())
-            scores["recency"] = weights.recency * 0.5 ** (age / weights.half_life)
-        if weights.importance:
-            scores["importance"] = weights.importance * memory.importance
-        if weights.confidence:
-            scores["confidence"] = weights.confidence * memory.confidence
+def _highest(total: NDArray[np.float64], count: int) -> NDArray[np.intp]:
+    """Where the `count` highest are, and those so near that rounding may have put them behind."""
+    if not 0 < count < len(total):
+        return np.arange(len(total) if count else 0)
+    return np.flatnonzero(total >= np.partition(total, -count)[-count] * (1 - 1e-9))

@@ -4,10 +4,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Final, TypeVar
 
 import numpy as np
 
+from polymem.contracts._input import all_checked
 from polymem.contracts.filter import Filter, matches
 from polymem.contracts.text import Document, TextQuery
 from polymem.contracts.vectors import Vector, Vectors
@@ -26,15 +28,14 @@ from polymem.memory.ranking import (
     Match,
     Query,
     Ranked,
+    Ranking,
     Weights,
     best_case,
     candidates,
     common_share,
-    decisive,
     is_first_person,
     query_vector,
     question_words,
-    rank,
     text_trust,
 )
 from polymem.memory.records import Hit, attributes_of, hit_of, holds, neighbour_ids, record_of
@@ -103,6 +104,7 @@ class _Recall:
         self._space: Vectors | None = None
         self._down: dict[str, StorageError] = {}
         self._notes: list[str] = []
+        self._near = cache(neighbour_ids)
         self._documents: dict[str, Document | None] = {}
         """What was looked at; None is absent."""
 
@@ -117,7 +119,7 @@ class _Recall:
             self._by_words(_rarest(words, frequencies), rows), self._by_vector(vector)
         )
         self._check_anything_answered()
-        found = candidates(by_words, by_vector or (), neighbour_ids)
+        found = candidates(by_words, by_vector or (), self._near)
         cosines = None if vector is None or by_vector is None else await self._cosines(vector, found)
         trust = text_trust(words, rows, frequencies)
         return await self._hits(await self._best(by_words, cosines, trust))
@@ -202,20 +204,20 @@ class _Recall:
         """
         question = self._question
         query = Query(is_first_person(question.text), trust, to_datetime(question.now))
+        ranking = Ranking(words, cosines, neighbours=self._near, query=query, weights=question.weights)
         further = (2 * question.limit + 10) * (1 if question.condition is None else 4)
         while True:
             seen = {id: d.payload for id, d in self._documents.items() if d is not None and self._counts(d)}
-            ranked = rank(
-                words, cosines, neighbours=neighbour_ids, weights=question.weights, query=query,
-                attributes={id: attributes_of(payload) for id, payload in seen.items()},
-                assumed=best_case(query), without=self._documents.keys() - seen.keys(),
+            best, decisive = ranking.standing(
+                {id: attributes_of(payload) for id, payload in seen.items()},
+                count=further, assumed=best_case(query), without=self._documents.keys() - seen.keys(),
             )  # fmt: skip
-            top = ranked[: question.limit]
-            needed = {*(hit.id for hit in top), *decisive(ranked, cosines)}
+            top = best[: question.limit]
+            needed = {*(hit.id for hit in top), *decisive}
             if seen.keys() >= needed:
                 return top
-            around = (near for hit in top for near in neighbour_ids(hit.id))
-            await self._load([*needed, *(hit.id for hit in ranked[:further]), *around])
+            around = (near for hit in top for near in self._near(hit.id))
+            await self._load([*needed, *(hit.id for hit in best), *around])
             further *= 3  # what is on top may not count in masses, such as turns of others beside those of one
 
     def _counts(self, document: Document) -> bool:
@@ -243,13 +245,14 @@ class _Recall:
 
     async def _hits(self, top: list[Ranked]) -> Recalled:
         """The hits with the turns around each."""
-        await self._load(near for hit in top for near in neighbour_ids(hit.id))
-        return Recalled([self._hit(found) for found in top], self._notes)
+        await self._load(near for hit in top for near in self._near(hit.id))
+        await asyncio.sleep(0)  # ranking has had this turn of the loop
+        return Recalled(await all_checked(top, self._hit, field="limit"), self._notes)
 
     def _hit(self, found: Ranked) -> Hit:
         document, question = self._documents[found.id], self._question
         assert document is not None  # noqa: S101 - what is ranked on top was looked at
-        near = [d for id in neighbour_ids(found.id) if (d := self._documents[id]) is not None]
+        near = [d for id in self._near(found.id) if (d := self._documents[id]) is not None]
         around = (record_of(d) for d in near if holds(d.payload, question.now, question.as_of))
         return hit_of(document, found.score, found.scores, tuple(around))
 

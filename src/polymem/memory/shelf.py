@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -45,6 +45,11 @@ class Shelf:
     language: str
     no_embedder: str = INSTALL_HINT
     """Why there is none."""
+    _notes: Store = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # once: a store guards its contracts anew, which costs more than a read of them
+        object.__setattr__(self, "_notes", self.store.namespace("memory"))
 
     def inside(self, transaction: Store) -> "Shelf":
         return replace(self, store=transaction)
@@ -57,7 +62,7 @@ class Shelf:
     @property
     def notes(self) -> KeyValue[Any]:
         """Idempotency keys, former versions, known subjects, the embedding model."""
-        return self.store.namespace("memory").kv
+        return self._notes.kv
 
     @property
     def model(self) -> Embedding | None:

@@ -139,7 +139,7 @@ async def test_pages_in_code_point_order_under_mutation(kv: KeyValueDriver) -> N
 
 
 async def test_put_many_last_wins(kv: KeyValueDriver) -> None:
-    await kv.put_many([("a", b"1", "json", 1), ("b", b"2", "json", 2), ("a", b"3", "json", 3)], expires_at=None)
+    await kv.put_many([("a", b"1", "json", 1, None), ("b", b"2", "json", 2, None), ("a", b"3", "json", 3, None)])
     assert await kv.get_many(["a", "b"]) == {"a": (b"3", "json"), "b": (b"2", "json")}
 
 

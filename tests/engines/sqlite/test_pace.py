@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from polymem.engines.sqlite import _pace, _readers
-from polymem.engines.sqlite._pace import give_way, paced
+from polymem.engines.sqlite import _pace, _readers, text
+from polymem.engines.sqlite._pace import Pace, give_way, paced
 from polymem.store import Store
 
 pytestmark = pytest.mark.anyio
@@ -30,6 +30,47 @@ async def test_long_work_pauses_and_short_work_does_not(monkeypatch: pytest.Monk
     assert len(naps) == 5  # after every second
     assert list(paced(range(10))) == done
     assert len(naps) == 5
+
+
+async def test_the_steps_of_one_work_share_its_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several steps that are short each are long together."""
+    now, naps = [0.0], list[float]()
+
+    class Time:
+        perf_counter = staticmethod(lambda: now[0])
+        sleep = staticmethod(naps.append)
+
+    monkeypatch.setattr(_pace, "time", Time)
+    pace = Pace(1.0)
+    for _ in range(5):
+        for _ in paced([1], pace):
+            now[0] += 0.6
+    assert len(naps) == 2
+    now[0] += 0.5
+    pace.pause()
+    assert len(naps) == 3
+
+
+@pytest.mark.parametrize(("slice_", "pauses"), [(-1.0, True), (3600.0, False)])
+async def test_a_search_can_pause_between_words_rows_and_hits(
+    store: Store, monkeypatch: pytest.MonkeyPatch, slice_: float, pauses: bool
+) -> None:
+    naps: list[float] = []
+
+    class Time:
+        perf_counter = staticmethod(_pace.time.perf_counter)
+        sleep = staticmethod(naps.append)
+
+    texts, words, rows = store.text("t"), 6, 30
+    await texts.put_many([(f"{n}", " ".join(f"w{w}" for w in range(words))) for n in range(rows)])
+    monkeypatch.setattr(text, "SEARCH_SLICE", slice_)
+    monkeypatch.setattr(_pace, "time", Time)
+    query = " ".join(f"w{w}" for w in range(words))
+    assert len(await texts.search(query, limit=rows)) == rows
+    searched = len(naps)
+    assert (searched >= 2 * words + 2 * rows) is pauses
+    assert len(await texts.rank(query, limit=rows)) == rows
+    assert (len(naps) - searched >= 2 * words) is pauses
 
 
 async def test_giving_way_lets_the_waiting_task_run(monkeypatch: pytest.MonkeyPatch) -> None:

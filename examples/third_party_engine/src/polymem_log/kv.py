@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from polymem.contracts.kv import KVFeatures, Record
+from polymem.contracts.kv import Item, KVFeatures, Record
 from polymem.core.clock import Clock
 from polymem.core.page import Page
 from polymem.errors import StorageDataError
@@ -31,13 +31,10 @@ class LogKV:
         return {key: (record.body, record.codec) for key, record in found.items() if record is not None}
 
     async def put(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> None:
-        await self.put_many([(key, body, codec, version)], expires_at=expires_at)
+        await self.put_many([(key, body, codec, version, expires_at)])
 
-    async def put_many(self, items: Sequence[tuple[str, bytes, str, int]], /, *, expires_at: int | None) -> None:
-        self._file.write({
-            (self._namespace, key): self._new(key, body, codec, version, expires_at)
-            for key, body, codec, version in items
-        })  # fmt: skip
+    async def put_many(self, items: Sequence[Item], /) -> None:
+        self._file.write({(self._namespace, item[0]): self._new(*item) for item in items})
 
     async def create(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> bool:
         if self._live(key) is not None:

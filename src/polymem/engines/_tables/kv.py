@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from polymem.contracts.kv import KVFeatures, Record
+from polymem.contracts.kv import Item, KVFeatures, Record
 from polymem.core.page import Page
 from polymem.engines._tables.expiring import ExpiringTable, is_live
 from polymem.engines._tables.state import page_of, starting
@@ -44,10 +44,10 @@ class TableKV:
         await self._view.writable()
         self._write(key, body, codec, version, expires_at)
 
-    async def put_many(self, items: Sequence[tuple[str, bytes, str, int]], /, *, expires_at: int | None) -> None:
+    async def put_many(self, items: Sequence[Item], /) -> None:
         await self._view.writable()
-        for key, body, codec, version in items:
-            self._write(key, body, codec, version, expires_at)
+        for item in items:
+            self._write(*item)
 
     async def create(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> bool:
         await self._view.writable()

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from polymem.contracts.kv import KVFeatures
+from polymem.contracts.kv import Item, KVFeatures
 from polymem.engines._tables.kv import TableKV
 from polymem.engines._tables.views import View
 from polymem.engines.json_file._saver import Saver
@@ -23,8 +23,8 @@ class JsonFileKV(TableKV):
     async def put(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> None:
         await self._save(lambda kv: kv.put(key, body, codec, version=version, expires_at=expires_at))
 
-    async def put_many(self, items: Sequence[tuple[str, bytes, str, int]], /, *, expires_at: int | None) -> None:
-        await self._save(lambda kv: kv.put_many(items, expires_at=expires_at))
+    async def put_many(self, items: Sequence[Item], /) -> None:
+        await self._save(lambda kv: kv.put_many(items))
 
     async def create(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> bool:
         return await self._save(lambda kv: kv.create(key, body, codec, version=version, expires_at=expires_at))

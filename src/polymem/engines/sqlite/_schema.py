@@ -9,10 +9,12 @@ UPLOAD_LIFETIME: Final = 86_400_000_000
 """Microseconds after which an upload that was not committed is given up."""
 
 TABLES: Final = """
+-- with a rowid, unlike the others: to find a key without one, SQLite reads the whole of every record on the way whose
+-- value is longer than a kilobyte. Older files have none; every statement works on both.
 create table pm_kv(
     namespace text not null, key text not null, value text not null, type text not null,
     created_at integer not null, updated_at integer not null, expires_at integer, version integer not null,
-    primary key(namespace, key)) without rowid;
+    primary key(namespace, key));
 create index pm_kv_expires on pm_kv(expires_at) where expires_at is not null;
 
 create table pm_turns(

@@ -5,12 +5,13 @@ from typing import Any, Final
 
 import apsw
 
-from polymem.contracts.kv import MAX_INTEGER, KVFeatures, Record
+from polymem.contracts.kv import MAX_INTEGER, Item, KVFeatures, Record
 from polymem.core.clock import Clock
 from polymem.core.codec import encode_json
 from polymem.core.page import Page
 from polymem.engines.sqlite import _changes
 from polymem.engines.sqlite._database import Runner
+from polymem.engines.sqlite._query_indexes import is_document
 from polymem.errors import StorageDataError
 
 _LIVE: Final = "(expires_at is null or expires_at > ?)"
@@ -24,18 +25,24 @@ _GET_MANY: Final = (
 )
 """One statement for any number of keys, in their order."""
 _ENTRY: Final = f"select {_COLUMNS} from pm_kv where namespace = ? and key = ? and {_LIVE}"
-_INSERT: Final = "insert into pm_kv values(?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7) on conflict do update set "
-_REPLACED: Final = "value = ?3, type = ?4, updated_at = ?5, expires_at = ?6, version = ?7, created_at = "
+_VALUE: Final = f"iif({is_document().replace('type', '?4')}, cast(?3 as text), ?3)"
+"""A document is kept as readable text, what a layer or a codec of its own made as a BLOB. A string instead of the bytes
+would be made of them only to be made bytes again.
+"""
+_INSERT: Final = f"insert into pm_kv values(?1, ?2, {_VALUE}, ?4, ?5, ?5, ?6, ?7) on conflict do update set "
+_REPLACED: Final = "value = excluded.value, type = ?4, updated_at = ?5, expires_at = ?6, version = ?7, created_at = "
 _PUT: Final = _INSERT + _REPLACED + "iif(expires_at <= ?5, ?5, created_at)"
 _CREATE: Final = _INSERT + _REPLACED + "?5 where expires_at <= ?5"
 _UPDATE: Final = (
-    "update pm_kv set value = ?3, type = ?4, updated_at = ?5, version = ?6 "
+    f"update pm_kv set value = {_VALUE}, type = ?4, updated_at = ?5, version = ?6 "
     "where namespace = ?1 and key = ?2 and (expires_at is null or expires_at > ?5)"
 )
 _REPLACE: Final = (
-    "update pm_kv set value = ?3, type = ?4, updated_at = ?5, expires_at = ?6, version = ?7 "
+    f"update pm_kv set value = {_VALUE}, type = ?4, updated_at = ?5, expires_at = ?6, version = ?7 "
     "where namespace = ?1 and key = ?2 and version = ?8 and (expires_at is null or expires_at > ?5)"
 )
+_EMPTY: Final = "update pm_kv set value = '', type = '' where namespace = ? and key = ?"
+_LARGE: Final = 65_536
 _TOUCH: Final = f"update pm_kv set expires_at = ? where namespace = ? and key = ? and {_LIVE}"
 _DELETE: Final = "delete from pm_kv where namespace = ? and key = ? returning expires_at"
 _RANGE: Final = f"namespace = ? and key >= ? and (? is null or key < ?) and {_LIVE}"
@@ -69,25 +76,28 @@ class SqliteKV:
         return {key: (body, codec) for key, body, codec in found}
 
     async def put(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> None:
-        row = (self._namespace, key, _text(body), codec, self._clock.now(), expires_at, version)
-        await self._runner.write(lambda c: c.execute(_PUT, row) and None, savepoint=False)
+        row = (self._namespace, key, body, codec, self._clock.now(), expires_at, version)
+        if len(body) < _LARGE:
+            await self._runner.write(lambda c: c.execute(_PUT, row) and None, savepoint=False)
+        else:
+            await self._runner.write(lambda c: _put_large(c, [row]))
 
-    async def put_many(self, items: Sequence[tuple[str, bytes, str, int]], /, *, expires_at: int | None) -> None:
+    async def put_many(self, items: Sequence[Item], /) -> None:
         namespace, now = self._namespace, self._clock.now()
-        rows = [(namespace, key, _text(body), codec, now, expires_at, version) for key, body, codec, version in items]
-        await self._runner.write(lambda c: c.executemany(_PUT, rows) and None)
+        rows = [(namespace, key, body, codec, now, until, version) for key, body, codec, version, until in items]
+        await self._runner.write(lambda c: _put_large(c, rows))
 
     async def create(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> bool:
-        row = (self._namespace, key, _text(body), codec, self._clock.now(), expires_at, version)
+        row = (self._namespace, key, body, codec, self._clock.now(), expires_at, version)
         return await self._changed(_CREATE, row)
 
     async def update(self, key: str, body: bytes, codec: str, /, *, version: int) -> bool:
-        return await self._changed(_UPDATE, (self._namespace, key, _text(body), codec, self._clock.now(), version))
+        return await self._changed(_UPDATE, (self._namespace, key, body, codec, self._clock.now(), version))
 
     async def replace(
         self, key: str, body: bytes, codec: str, /, *, expected: int, version: int, expires_at: int | None
     ) -> bool:
-        row = (self._namespace, key, _text(body), codec, self._clock.now(), expires_at, version, expected)
+        row = (self._namespace, key, body, codec, self._clock.now(), expires_at, version, expected)
         return await self._changed(_REPLACE, row)
 
     async def delete(self, key: str, /) -> bool:
@@ -174,12 +184,16 @@ def prefix_end(prefix: str) -> str | None:
     return stem[:-1] + chr(0xE000 if following == 0xD800 else following)  # noqa: PLR2004 - the first surrogate
 
 
-def _text(body: bytes) -> str | bytes:
-    """JSON is kept as readable text; what is not text (a layer's ciphertext) as a BLOB."""
-    try:
-        return body.decode()
-    except UnicodeDecodeError:
-        return body
+def _put_large(connection: apsw.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Put, freeing the pages of large old values first, so that the new ones take them.
+
+    SQLite by itself would take other pages and then write those, too, to wipe them. Not where changes are logged,
+    which would be told of twice.
+    """
+    large = [row[:2] for row in rows if len(row[2]) >= _LARGE]
+    if large and _changes.newest(connection) is None:
+        connection.executemany(_EMPTY, large)
+    connection.executemany(_PUT, rows)
 
 
 def _record(row: tuple[Any, ...]) -> Record:

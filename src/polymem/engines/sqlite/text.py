@@ -15,7 +15,7 @@ from polymem.engines.sqlite._collections import Place
 from polymem.engines.sqlite._database import Runner
 from polymem.engines.sqlite._filter import condition_on
 from polymem.engines.sqlite._indexes import Source, use_index
-from polymem.engines.sqlite._pace import paced
+from polymem.engines.sqlite._pace import SEARCH_SLICE, Pace, paced
 from polymem.indexes.analyzer import LANGUAGES, Analyzer, analyzer
 from polymem.indexes.query import Sought, analysed
 from polymem.indexes.ranking import allowed_best
@@ -77,9 +77,12 @@ class SqliteText:
         language = analyzer(collection.language)
 
         def search(connection: apsw.Connection, number: int) -> list[TextHit]:
-            sought, found = self._ranked(connection, number, language, _Wanted(query, limit, offset, where))
-            documents = _documents(connection, number, [id for id, _ in found])
-            return [_hit(documents[id], score, sought, highlight) for id, score in found if id in documents]
+            pace = Pace(SEARCH_SLICE)
+            wanted = _Wanted(query, limit, offset, where)
+            sought, found = self._ranked(connection, number, language, wanted, pace)
+            documents = _documents(connection, number, [id for id, _ in found], pace)
+            there = ((documents[id], score) for id, score in paced(found, pace) if id in documents)
+            return [_hit(document, score, sought, highlight) for document, score in there]
 
         return await self._search(collection, search, [])
 
@@ -87,7 +90,9 @@ class SqliteText:
         self, collection: TextCollection, query: TextQuery, /, *, limit: int, where: Filter | None
     ) -> list[tuple[str, float]]:
         language, wanted = analyzer(collection.language), _Wanted(query, limit, 0, where)
-        return await self._search(collection, lambda c, number: self._ranked(c, number, language, wanted)[1], [])
+        return await self._search(
+            collection, lambda c, number: self._ranked(c, number, language, wanted, Pace(SEARCH_SLICE))[1], []
+        )
 
     async def frequencies(self, collection: TextCollection, words: Sequence[str], /) -> tuple[int, Mapping[str, int]]:
         language = analyzer(collection.language)
@@ -107,8 +112,9 @@ class SqliteText:
         def page(connection: apsw.Connection, number: int) -> Page[Document]:
             condition, values = condition_on(where, "payload")
             query = f"select id, fields, payload from pm_texts where collection = ? and id > ? and {condition}"
-            rows = connection.execute(f"{query} order by id limit ?", (number, after or "", *values, limit)).fetchall()
-            return Page(list(paced(map(_document, rows))), str(rows[-1][0]) if len(rows) == limit else None)
+            rows = connection.execute(f"{query} order by id limit ?", (number, after or "", *values, limit))
+            found = list(paced(map(_document, rows)))
+            return Page(found, found[-1].id if len(found) == limit else None)
 
         return await self._read(collection, page, Page([], None))
 
@@ -128,7 +134,7 @@ class SqliteText:
         return await self._runner.write(clear)
 
     def _ranked(
-        self, connection: apsw.Connection, number: int, language: Analyzer, wanted: "_Wanted"
+        self, connection: apsw.Connection, number: int, language: Analyzer, wanted: "_Wanted", pace: Pace
     ) -> tuple[Sought, list[tuple[str, float]]]:
         query = wanted.query
 
@@ -138,7 +144,7 @@ class SqliteText:
             def search(limit: int, among: AbstractSet[str] | None) -> list[tuple[str, float]]:
                 return index.search(
                     sought.words, sought.phrases, sought.prefixes, weights=dict(query.weights),
-                    common=query.common, allowed=among, limit=limit,
+                    common=query.common, allowed=among, limit=limit, pause=pace.pause,
                 )  # fmt: skip
 
             found = allowed_best(search, wanted.limit + wanted.offset, allowed, index.rows)
@@ -183,10 +189,14 @@ def _row(language: Analyzer, document: Document) -> tuple[str, str, str, bytes]:
     return document.id, fields, payload, encode_tokens(language, document.fields)
 
 
-def _documents(connection: apsw.Connection, number: int, ids: Sequence[str]) -> dict[str, Document]:
+def _documents(
+    connection: apsw.Connection, number: int, ids: Sequence[str], pace: Pace | None = None
+) -> dict[str, Document]:
     query = "select id, fields, payload from pm_texts where collection = ? and id in (select value from json_each(?))"
-    rows = connection.execute(query, (number, encode_json(list(ids)).decode())).fetchall()
-    return {document.id: document for document in paced(map(_document, rows))}
+    rows = connection.execute(query, (number, encode_json(list(ids)).decode()))
+    pace = pace or Pace()
+    pace.pause()  # before the first row, for which SQLite sorts the ids
+    return {document.id: document for document in paced(map(_document, rows), pace)}
 
 
 def _document(row: tuple[Any, ...]) -> Document:
@@ -197,7 +207,7 @@ def _vocabulary(index: SearchIndex, connection: apsw.Connection, number: int, la
     if index.words is None:
         index.words = Vocabulary(language)
     unread, index.unread = index.unread, []
-    for document in _documents(connection, number, unread).values():
+    for document in paced(_documents(connection, number, unread).values()):
         index.words.add(document.fields.values())
     return index.words
 

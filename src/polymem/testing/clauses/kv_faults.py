@@ -74,7 +74,7 @@ async def compare_and_set_after_a_lost_reply(kit: Kit) -> None:
 
 @clause("kv")
 async def compare_and_set_that_never_arrived(kit: Kit) -> None:
-    """Where another version is found the outcome is unknown, said as a conflict; nothing was written."""
+    """Where its own version is not found the outcome is unknown, said as a conflict that tells what is there."""
     faults = Faults()
     store = await kit.faulty(faults)
     old = await store.kv.put("a", 1)
@@ -82,6 +82,13 @@ async def compare_and_set_that_never_arrived(kit: Kit) -> None:
     with refused(StorageConflictError) as caught:
         await store.kv.compare_and_set("a", old, 2)
     assert caught.error.outcome is Outcome.UNKNOWN
+    assert "another value is stored" in str(caught.error)
+    faults.plan("kv.create", Fault.LOST)
+    with refused(StorageConflictError) as caught:
+        await store.kv.create("b", 1)
+    assert caught.error.outcome is Outcome.UNKNOWN
+    assert "nothing is stored" in str(caught.error)
+    assert not await kit.store.kv.exists("b")
     assert await kit.store.kv.get("a") == 1
     assert faults.calls.count("kv.replace") == 1
 

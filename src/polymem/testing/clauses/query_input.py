@@ -33,7 +33,8 @@ _AGGREGATES: Final[tuple[tuple[str, tuple[Any, ...], dict[str, Any]], ...]] = (
     ("group_by", ({"n": "count"},), {"group_by": ["a..b"]}), ("group_by", ({"n": "count"},), {"group_by": [["a", -1]]}),
     ("having", ({"n": "count"},), {"having": {"not": {"n": {"lt": True}}}}),
     ("having", ({"n": "count"},), {"having": {"and": [{"or": [{"n": {"in": 1}}]}]}}),
-    ("having", ({"n": "count"},), {"having": {"n": {"like": 1}}}), ("where", ({"n": "count"},), {"where": {"n": {"like": 1}}}),
+    ("having", ({"n": "count"},), {"having": {"m": 1}}), ("having", ({"n": "count"},), {"having": {"n": {"like": 1}}}),
+    ("where", ({"n": "count"},), {"where": {"n": {"like": 1}}}),
     ("limit", ({"n": "count"},), {"limit": -1}),
 )  # fmt: skip
 

@@ -8,7 +8,6 @@ from polymem.errors import (
     StorageConflictError,
     StorageConnectionError,
     StorageDataError,
-    StorageError,
     StorageQueryError,
     StorageTimeoutError,
 )
@@ -353,28 +352,6 @@ async def isolation_is_a_minimum(kit: Kit) -> None:
         with refused(StorageDataError, field="timeout"):
             async with store.transaction(timeout=seconds):
                 raise AssertionError
-
-
-@clause("transactions", needs=lambda f: f.savepoints)
-async def bad_savepoints(kit: Kit) -> None:
-    """A savepoint's name is a plain name (G-4), and not one that is open; a bad one harms nothing."""
-    async with kit.store.transaction() as tx:
-        for name in ("", "a b", 'a"; rollback; --', "1", 5):
-            try:
-                async with tx.savepoint(name):  # type: ignore[arg-type]
-                    raise AssertionError
-            except StorageError as error:
-                assert isinstance(error, StorageDataError)  # noqa: PT017 - runs without pytest
-                assert error.field == "name"  # noqa: PT017 - runs without pytest
-        async with tx.savepoint("outer"), tx.savepoint("Outer"):
-            for sample in offered(kit):
-                await sample.write(tx, "a")
-            with refused(StorageDataError, field="name"):
-                async with tx.savepoint("outer"):
-                    raise AssertionError
-        async with tx.savepoint("outer"):
-            pass
-    assert all([await sample.count(kit.store) == 1 for sample in offered(kit)])
 
 
 @clause("transactions")
