@@ -425,6 +425,20 @@ async def test_cancelled_reads_leave_nothing_behind(pair: Pair, opened: Any) -> 
     await store.kv.clear()
 
 
+async def test_a_store_that_is_opened_again(pair: Pair, opened: Any) -> None:
+    primary, replica = pair
+    store = await opened(primary.url, replicas=replica.url)
+    for _ in range(3):
+        await caught_up(store)
+        before = reads(store)
+        assert await store.kv.get("again") is None
+        assert reads(store) == before + 1
+        assert (await store.check()).details["replicas"][0]["state"] == "ready"
+        await store.close()
+        assert states(store) == ["away"]
+        await store.open()
+
+
 async def test_two_replicas_share_the_reads(pair: Pair, opened: Any) -> None:
     primary, replica = pair
     async with another(primary) as second:

@@ -82,7 +82,9 @@ class Replica:
         """Reads under way on it."""
         self.state = "away"
         """ready, behind, away, promoted, diverged (on another timeline), foreign (of another database)."""
-        self._reads = self._passed_on = 0
+        self.reads = 0
+        """Those that it has answered."""
+        self._passed_on = 0
         self._error: StorageError | None = None
         self._tick = min(_AGAIN, primary.max_staleness / 2)
         self._traffic: Traffic | None = None
@@ -102,12 +104,12 @@ class Replica:
         traffic, task, self._traffic, self._task = self._traffic, self._task, None, None
         if traffic is not None:
             await traffic.close()
-        pool = self.runner.detach()
-        if pool is not None:
-            await pool.close()
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        pool = self.runner.detach()
+        if pool is not None:
+            await pool.close()
         self.as_of, self.state = -inf, "away"
 
     def traffic(self) -> Traffic:
@@ -119,33 +121,13 @@ class Replica:
         if self.state == "ready":
             self._needed.set()
 
-    async def read(self, call: Callable[..., Awaitable[Any]], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Make a call of its own cells; `NotHereError` where the primary is to be asked instead."""
-        self.calls += 1
-        try:
-            result = await call(*args, **options)
-        except Exception as error:
-            if _took_too_long(error):
-                raise  # it would on the primary, too
-            self._doubt(error)
-            raise NotHereError from error
-        finally:
-            self.calls -= 1
-        self._reads += 1
-        return result
+    def doubt(self, error: Exception) -> None:
+        """A read failed here. It is to be asked of the primary, unless it took too long: it would there, too.
 
-    def status(self) -> dict[str, Any]:
-        """How it is, for people: `behind` is in seconds at most, None where it is not known."""
-        behind = None if self.as_of == -inf else round(monotonic() - self.as_of, 3)
-        error = None if self._error is None else str(self._error)
-        pool = self.runner.pool.figures() if self.runner.is_open else None
-        return {
-            "replica": self.name, "state": self.state, "behind": behind, "reads": self._reads,
-            "passed_on": self._passed_on, "error": error, "pool": pool,
-        }  # fmt: skip
-
-    def _doubt(self, error: Exception) -> None:
-        """Not to be read from before it has answered again, if that is what the error is about."""
+        If that is what the error is about, nobody is to read here before the replica has answered again.
+        """
+        if isinstance(error, asyncpg.QueryCanceledError) and "recovery" not in str(error):
+            raise error
         self._passed_on += 1
         failure = error if isinstance(error, StorageError) else translate(error)
         if isinstance(failure, PoolExhaustedError):
@@ -153,6 +135,16 @@ class Replica:
         if isinstance(failure, (StorageConnectionError, StorageTimeoutError)):
             self.as_of = -inf
             self.need()
+
+    def status(self) -> dict[str, Any]:
+        """How it is, for people: `behind` is in seconds at most, None where it is not known."""
+        behind = None if self.as_of == -inf else round(monotonic() - self.as_of, 3)
+        error = None if self._error is None else str(self._error)
+        pool = self.runner.pool.figures() if self.runner.is_open else None
+        return {
+            "replica": self.name, "state": self.state, "behind": behind, "reads": self.reads,
+            "passed_on": self._passed_on, "error": error, "pool": pool,
+        }  # fmt: skip
 
     async def _tend(self) -> None:
         while True:
@@ -224,10 +216,6 @@ class Replica:
         self.state = state
 
 
-class NotHereError(Exception):
-    """A replica could not answer; never reaches a caller."""
-
-
 def _state(mark: Mark, row: Any) -> str:
     recovering, position, timeline = row
     if not recovering:
@@ -235,7 +223,3 @@ def _state(mark: Mark, row: Any) -> str:
     if timeline != mark.timeline:
         return "diverged"
     return "behind" if position is None or position < mark.position else "ready"
-
-
-def _took_too_long(error: Exception) -> bool:
-    return isinstance(error, asyncpg.QueryCanceledError) and "recovery" not in str(error)

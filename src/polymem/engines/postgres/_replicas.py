@@ -16,7 +16,7 @@ from typing import Any, Final
 from polymem.contracts.drivers import Drivers
 from polymem.core.clock import Clock
 from polymem.core.guard import READS
-from polymem.engines.postgres._replica import NotHereError, Primary, Replica, identity_of, mark_of
+from polymem.engines.postgres._replica import Primary, Replica, identity_of, mark_of
 from polymem.engines.postgres._runner import PoolRunner
 from polymem.engines.postgres._settings import Settings
 
@@ -99,11 +99,18 @@ class Replicas:
     def _reading(self, own: Call, others: Mapping[Replica, Call]) -> Call:
         async def read(*args: Any, **options: Any) -> Any:
             replica = self.choose()
-            if replica is not None:
-                try:
-                    return await replica.read(others[replica], args, options)
-                except NotHereError:
-                    pass
+            if replica is None:
+                return await own(*args, **options)
+            replica.calls += 1
+            try:
+                result = await others[replica](*args, **options)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the primary has the last word
+                replica.doubt(error)
+            else:
+                replica.reads += 1
+                return result
+            finally:
+                replica.calls -= 1
             return await own(*args, **options)
 
         return read
