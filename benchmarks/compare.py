@@ -48,8 +48,14 @@ PEERS = (
     "redis",
     "hiredis",
 )
-LONG, FEW_ROUNDS = 1.0, 3
-"""A round that takes more seconds, with a hundred calls and more of 1 MB by each side, is not repeated as often."""
+LONG, LATE, FEW_ROUNDS = 1.0, 900.0, 3
+"""A round that takes more seconds than that, with a hundred calls and more of 1 MB by each side, is not repeated as often,
+nor is any after a quarter of an hour.
+"""
+INTRODUCTION = (
+    "Made by `python benchmarks/compare.py`. What is compared, and what the figures do not say: "
+    "[benchmarks.md](benchmarks.md)."
+)
 VERSIONS = 37
 """Documents made beforehand, to be put again and again; prime to the keys, so a put never repeats what the key holds."""
 WORDS = ("the", "of", "memory", "Ada", "Lisbon", "moved", "told", "morning", "because", "train", "report", "never")
@@ -113,6 +119,13 @@ class Plan:
     rounds: int
     seconds: float
     groups: Sequence[Group]
+    late: float
+    """The moment after which there are few rounds, for the whole to end."""
+
+    def rounds_of(self, seconds: float) -> int:
+        """How often a round that took so long is measured."""
+        hasty = seconds > LONG or perf_counter() > self.late
+        return min(FEW_ROUNDS, self.rounds) if hasty else self.rounds
 
 
 async def measured(plan: Plan, folder: Path) -> list[Cell]:
@@ -171,7 +184,7 @@ async def rated(
     started = perf_counter()
     for call in calls.values():
         await turn(call, tasks, plan.seconds / 10)  # warm: caches, threads, pages
-    rounds = plan.rounds if perf_counter() - started < LONG else min(FEW_ROUNDS, plan.rounds)
+    rounds = plan.rounds_of(perf_counter() - started)
     turns: Mapping[str, Callable[[], Awaitable[float]]] = {
         name: partial(turn, call, tasks, plan.seconds) for name, call in calls.items()
     }
@@ -221,7 +234,7 @@ def report(plan: Plan, cells: Sequence[Cell], found: Mapping[str, Any], options:
     print(text)
     if options.markdown:
         picture = f"\n![calls per second by the number of tasks]({options.plot.name})\n" if options.plot else ""
-        options.markdown.write_text(f"# Polymem beside its peers: the figures\n{picture}{text}\n")
+        options.markdown.write_text(f"# Polymem beside its peers: the figures\n\n{INTRODUCTION}\n{picture}{text}\n")
     if options.plot:
         from compare_plot import draw
 
@@ -266,7 +279,7 @@ def planned(options: argparse.Namespace) -> Plan:
     groups = [group for group in GROUPS if group.name in options.groups and group.name not in options.without]
     tasks = options.tasks or ((1, 64) if options.quick else TASKS)
     seconds = options.seconds or (0.03 if options.quick else 0.06)
-    return Plan(options.sizes, tasks, options.rounds, seconds, groups)
+    return Plan(options.sizes, tasks, options.rounds, seconds, groups, perf_counter() + LATE)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ All of a group use one database of one server, each with tables or keys of its o
 take part: it needs a server with the modules RediSearch and RedisJSON, which neither Redis 7 nor a plain Redis 8 has.
 """
 
+import warnings
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -22,9 +23,15 @@ CLIENTS = 300
 """Connections to Redis: by itself redis-py raises an error when more than 100 tasks call at once."""
 RAW, PEER, AIO = "compare-raw:", "compare-peer", "compare-aio"
 DATABASE = "polymem_compare"
-ONE_EACH = "one connection for each call: nothing waits for others"
-BARE = "a bare SET: no versions, instants, or expiry that a later write keeps"
-LESS = "no versions, instants or expiry: a put sends and writes only the key and the text"
+LESS = (
+    "a bare upsert of key and text: no versions, instants or expiry; a call has a connection of its own and does not wait "
+    "for others to share a statement with"
+)
+ALONE = "a call has a connection of its own and does not wait for others to share a statement with"
+BARE = (
+    "a bare SET: no versions, instants or list of keys, which Polymem keeps by a script on the server; of a large value "
+    "the script makes copies"
+)
 TABLE = "create table if not exists compare_raw(key text primary key, body text not null)"
 GET = "select body from compare_raw where key = $1"
 GET_MANY = "select key, body from compare_raw where key = any($1::text[])"
@@ -61,7 +68,7 @@ def on_postgres(url: str) -> Sequence[Contestant]:
         Polymem("polymem postgres", url, "msgspec; calls of one moment share a statement"),
         Asyncpg("asyncpg, pool", url, f"raw driver, msgspec; a pool of {POOL}, one call at a time on a connection"),
         Asyncpg("asyncpg, pool, no reset", url, "the same without the reset at every release", reset=_no_reset),
-        PyKeyValue("PostgreSQLStore", lambda _: _postgres_store(url), f"`json`; asyncpg's pool of {POOL}", ONE_EACH),
+        PyKeyValue("PostgreSQLStore", lambda _: _postgres_store(url), f"`json`; asyncpg's pool of {POOL}", ALONE),
         LangGraphPostgres(url),
         LangGraphPlain(url),
     )
@@ -114,7 +121,9 @@ class Asyncpg(Described):
 def _postgres_store(url: str) -> Any:
     from key_value.aio.stores.postgresql import PostgreSQLStore
 
-    return PostgreSQLStore(url=url)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that its format may change
+        return PostgreSQLStore(url=url)
 
 
 class LangGraphPostgres(LangGraph):
@@ -122,7 +131,7 @@ class LangGraphPostgres(LangGraph):
 
     name = "LangGraph AsyncPostgresStore"
     note = "orjson; one connection; calls of one moment share a transaction, equal keys in it are done once"
-    why = "of several puts of one key that wait together it writes the last"
+    why = "of several puts of one key that wait together it writes the last, and it keeps no versions"
     _pool: Mapping[str, int] | None = None
 
     def __init__(self, url: str) -> None:
@@ -146,7 +155,7 @@ class LangGraphPlain(LangGraphPostgres):
 
     name = "LangGraph AsyncPostgresStore, unbatched"
     note = "orjson; a pool of 5 to 20, each call a batch of its own"
-    why = ONE_EACH
+    why = ALONE
     _pool: Mapping[str, int] | None = {"min_size": 5, "max_size": 20}
 
     async def get(self, key: str) -> Any:
@@ -158,7 +167,7 @@ class LangGraphPlain(LangGraphPostgres):
 
 class RedisPy(Described):
     kind: Kind = "raw"
-    why = LESS
+    why = BARE
 
     def __init__(self, name: str, pool: ConnectionPool, note: str) -> None:
         self.name, self.note, self._client = name, note, Redis(connection_pool=pool)
