@@ -99,7 +99,7 @@ class Reference:
                 yield id_, idf * count * 2.2 / (count + norm)
 
 
-def run(index: TextIndex, query: Query, **options: int) -> list[tuple[str, float]]:
+def run(index: TextIndex, query: Query, limit: int = 100, offset: int = 0) -> list[tuple[str, float]]:
     return index.search(
         query.words,
         query.phrases,
@@ -107,7 +107,8 @@ def run(index: TextIndex, query: Query, **options: int) -> list[tuple[str, float
         weights=query.weights,
         common=query.common,
         allowed=query.allowed,
-        **{"limit": 100, **options},
+        limit=limit,
+        offset=offset,
     )
 
 

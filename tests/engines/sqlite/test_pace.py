@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -58,7 +59,7 @@ async def test_a_search_can_pause_between_words_rows_and_hits(
     naps: list[float] = []
 
     class Time:
-        perf_counter = staticmethod(_pace.time.perf_counter)
+        perf_counter = staticmethod(perf_counter)
         sleep = staticmethod(naps.append)
 
     texts, words, rows = store.text("t"), 6, 30
