@@ -77,12 +77,14 @@ class Queries(Generic[T]):
 
     @overload
     async def find_one(
-        self, where: Where | None = None, *, prefix: str = ..., order_by: OrderLike = ..., select: None = None
-    ) -> "Entry[T] | None": ...
+        self, where: Where | None = None, *, prefix: str = ..., order_by: OrderLike = ..., select: None = None,
+        timeout: float | None = ...,
+    ) -> "Entry[T] | None": ...  # fmt: skip
     @overload
     async def find_one(
-        self, where: Where | None = None, *, prefix: str = ..., order_by: OrderLike = ..., select: Sequence[PathLike]
-    ) -> "Entry[dict[str, Any]] | None": ...
+        self, where: Where | None = None, *, prefix: str = ..., order_by: OrderLike = ..., select: Sequence[PathLike],
+        timeout: float | None = ...,
+    ) -> "Entry[dict[str, Any]] | None": ...  # fmt: skip
     async def find_one(
         self,
         where: Where | None = None,
@@ -90,21 +92,22 @@ class Queries(Generic[T]):
         prefix: str = "",
         order_by: OrderLike = (),
         select: Sequence[PathLike] | None = None,
+        timeout: float | None = None,
     ) -> "Entry[Any] | None":
         """The first entry of the query, None where there is none."""
         wanted = checked_query(prefix, where, order_by, select)
-        page = await self._driver_of_queries().find(wanted, None, 1)
+        page = await self._driver_of_queries(timeout).find(wanted, None, 1)
         return self._answer(wanted, *page.items[0]) if page.items else None
 
     @overload
     async def find_many(
         self, where: Where | None = None, *, prefix: str = ..., order_by: OrderLike = ..., limit: int = ...,
-        offset: int = ..., select: None = None, cursor: str | None = ...,
+        offset: int = ..., select: None = None, cursor: str | None = ..., timeout: float | None = ...,
     ) -> "tuple[list[Entry[T]], str | None]": ...  # fmt: skip
     @overload
     async def find_many(
         self, where: Where | None = None, *, prefix: str = ..., order_by: OrderLike = ..., limit: int = ...,
-        offset: int = ..., select: Sequence[PathLike], cursor: str | None = ...,
+        offset: int = ..., select: Sequence[PathLike], cursor: str | None = ..., timeout: float | None = ...,
     ) -> "tuple[list[Entry[dict[str, Any]]], str | None]": ...  # fmt: skip
     async def find_many(
         self,
@@ -116,6 +119,7 @@ class Queries(Generic[T]):
         offset: int = 0,
         select: Sequence[PathLike] | None = None,
         cursor: str | None = None,
+        timeout: float | None = None,
     ) -> "tuple[list[Entry[Any]], str | None]":
         """Up to `limit` entries and the cursor to continue with, None at the end.
 
@@ -125,7 +129,7 @@ class Queries(Generic[T]):
             raise StorageDataError("expected at least 1", field="limit")
         wanted = checked_query(prefix, where, order_by, select, offset)
         listing = Listing(self._scope, wanted)
-        page = await self._driver_of_queries().find(wanted, listing.decode(cursor), limit)
+        page = await self._driver_of_queries(timeout).find(wanted, listing.decode(cursor), limit)
         return [self._answer(wanted, key, record) for key, record in page.items], listing.encode(page.after)
 
     async def aggregate(
@@ -137,45 +141,51 @@ class Queries(Generic[T]):
         group_by: Sequence[PathLike] = (),
         having: Where | None = None,
         limit: int | None = None,
+        timeout: float | None = None,
     ) -> list[AggregateRow]:
         """Figures over the documents: `{"orders": "count", "total": ("sum", "amount")}`, one row per group.
 
         There are count, sum, avg, min, max and distinct. `having` is a filter on the results by name.
         """
         wanted = checked_aggregation(results, prefix=prefix, where=where, group_by=group_by, having=having, limit=limit)
-        return await self._driver_of_queries().aggregate(wanted)
+        return await self._driver_of_queries(timeout).aggregate(wanted)
 
     async def explain(
-        self, where: Where | None = None, *, prefix: str = "", order_by: OrderLike = (), offset: int = 0
+        self,
+        where: Where | None = None,
+        *,
+        prefix: str = "",
+        order_by: OrderLike = (),
+        offset: int = 0,
+        timeout: float | None = None,
     ) -> Explanation:
         """How the engine would find the first page of this query, and which indexes it would use."""
-        return await self._driver_of_queries().explain(checked_query(prefix, where, order_by, None, offset))
+        return await self._driver_of_queries(timeout).explain(checked_query(prefix, where, order_by, None, offset))
 
-    async def create_index(self, path: PathLike, *more: PathLike) -> str:
+    async def create_index(self, path: PathLike, *more: PathLike, timeout: float | None = None) -> str:
         """Make queries on a path fast, or on several together; the index's name. What exists already stays.
 
         Several paths serve filters that fix the first ones with `eq`. Writers wait while it is built.
         """
         index = checked_index((path, *more))
-        await self._driver_of_indexes().create_index(index)
+        await self._driver_of_indexes(timeout).create_index(index)
         return index.name
 
-    async def drop_index(self, name: str) -> bool:
+    async def drop_index(self, name: str, *, timeout: float | None = None) -> bool:
         """Remove an index of this namespace; whether there was one of that name."""
         if not isinstance(name, str):
             raise StorageDataError("expected the name of an index", field="name")
-        return await self._driver_of_indexes().drop_index(name)
+        return await self._driver_of_indexes(timeout).drop_index(name)
 
-    async def list_indexes(self) -> list[IndexInfo]:
+    async def list_indexes(self, *, timeout: float | None = None) -> list[IndexInfo]:
         """The indexes of this namespace, by name."""
-        return await self._driver_of_indexes().list_indexes()
+        return await self._driver_of_indexes(timeout).list_indexes()
 
     async def _count(self, prefix: str, where: Where, timeout: float | None) -> int:
         wanted = checked_query(prefix, where, ())
-        driver = self._driver_of_queries()
-        return await (driver if timeout is None else within(driver, timeout)).count(wanted.prefix, wanted.where)
+        return await self._driver_of_queries(timeout).count(wanted.prefix, wanted.where)
 
-    def _driver_of_queries(self) -> QueryDriver:
+    def _driver_of_queries(self, timeout: float | None = None) -> QueryDriver:
         if not is_document(self._tag):
             raise StorageUnsupportedError(
                 f"values written as {self._tag!r} are not JSON documents, so they cannot be queried", operation="query"
@@ -185,13 +195,12 @@ class Queries(Generic[T]):
                 "there are no queries: the engine has none, or values are encrypted or compressed; scan the entries instead",
                 operation="query",
             )
-        return self._queries
+        return self._queries if timeout is None else within(self._queries, timeout)
 
-    def _driver_of_indexes(self) -> QueryDriver:
-        driver = self._driver_of_queries()
-        if not driver.features.indexes:
+    def _driver_of_indexes(self, timeout: float | None) -> QueryDriver:
+        if not self._driver_of_queries().features.indexes:
             raise StorageUnsupportedError("there are no indexes; queries work without them", operation="query")
-        return driver
+        return self._driver_of_queries(timeout)
 
     def _answer(self, query: Query, key: str, record: "Record") -> "Entry[Any]":
         if query.select is None:

@@ -39,6 +39,43 @@ async def time_enough(kit: Kit) -> None:
     assert await kv.clear(timeout=ENOUGH) == 1
 
 
+@clause("query")
+async def time_enough_for_queries(kit: Kit) -> None:
+    """A deadline that is met changes no answer."""
+    kv = kit.store.kv
+    await kv.put("a", {"n": 1})
+    assert await kv.count(where={"n": 1}, timeout=ENOUGH) == 1
+    found = await kv.find_one({"n": 1}, timeout=ENOUGH)
+    assert found is not None
+    assert await kv.find_many({"n": 1}, timeout=ENOUGH) == ([found], None)
+    assert (await kv.aggregate({"sum": ("sum", "n")}, timeout=ENOUGH))[0].values == {"sum": 1}
+    await kv.explain({"n": 1}, timeout=ENOUGH)
+    if kit.features("query").indexes:
+        name = await kv.create_index("n", timeout=ENOUGH)
+        assert [index.name for index in await kv.list_indexes(timeout=ENOUGH)] == [name]
+        assert await kv.drop_index(name, timeout=ENOUGH)
+
+
+@clause("query")
+async def a_late_query(kit: Kit) -> None:
+    """A query past its deadline is a timeout that changed nothing."""
+    faults = Faults()
+    store = await kit.faulty(faults)
+    for operation, late in (
+        ("find", store.kv.find_one({"n": 1}, timeout=SOON)),
+        ("find", store.kv.find_many({"n": 1}, timeout=SOON)),
+        ("aggregate", store.kv.aggregate({"n": "count"}, timeout=SOON)),
+        ("explain", store.kv.explain({"n": 1}, timeout=SOON)),
+    ):
+        faults.plan(f"query.{operation}", Fault.SLOW)
+        with refused(StorageTimeoutError) as caught:
+            await late
+        assert (caught.error.outcome, caught.error.operation) == (Outcome.NOT_APPLIED, f"query.{operation}")
+    for bad in (0, -1, "1", True):
+        with refused(StorageDataError, field="timeout"):
+            await store.kv.find_one({"n": 1}, timeout=bad)  # type: ignore[arg-type]
+
+
 @clause("kv")
 async def a_late_read(kit: Kit) -> None:
     """A read past its deadline is a timeout that changed nothing; it is not tried again, and counted as an error."""

@@ -354,6 +354,22 @@ async def isolation_is_a_minimum(kit: Kit) -> None:
                 raise AssertionError
 
 
+@clause("transactions", uses=["kv"])
+async def crossing_writers(kit: Kit) -> None:
+    """Two that want each other's key are both done: the one an engine gives up to end a deadlock begins again (TXN-1)."""
+
+    async def write(first: str, second: str) -> None:
+        async def both(tx: TransactionStore) -> None:
+            await tx.kv.increment(first)
+            await asyncio.sleep(0.02)
+            await tx.kv.increment(second)
+
+        await kit.store.run_in_transaction(both, retries=20, timeout=30)
+
+    await asyncio.gather(write("a", "b"), write("b", "a"))
+    assert await kit.store.kv.get_many(["a", "b"]) == {"a": 2, "b": 2}
+
+
 @clause("transactions")
 async def dropping_a_namespace_waits(kit: Kit) -> None:
     """drop_namespace keeps out of an open transaction: it happens after it, or before where nobody waits."""
