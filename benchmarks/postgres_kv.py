@@ -1,10 +1,11 @@
 """Key-value calls and conversation turns on PostgreSQL: polymem against asyncpg, every write durable.
 
-Both sides encode and decode JSON values of about 200 bytes with msgspec; a put never writes what is there. "held" is one connection with held prepared
-statements, the quickest form for one task; "pool" is asyncpg's own with 10 connections, one call at a time by each task;
-"pool, no reset" the same without the reset that it does at every release. A put by asyncpg is an upsert of key and text:
-it keeps no version, no instants and no expiry, which polymem's does. The hand-written turns are two statements on a
-copy of the same table, for which the writer must be alone. Starts a server itself, with fsync on, unless --url is given.
+Both sides encode and decode JSON values of about 200 bytes with msgspec; a put never writes what is there already. "held"
+is one connection with held prepared statements, the quickest form for one task; "pool" is asyncpg's own with 10 connections,
+one call at a time by each task; "pool, no reset" the same without the reset that it does at every release. A put by asyncpg
+is an upsert of key and text: it keeps no version, no instants and no expiry, which polymem's does. The hand-written turns are
+two statements on a copy of the same table, for which the writer must be alone. Starts a server itself, with fsync on, unless
+--url is given.
 """
 
 import asyncio

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polymem.engines.postgres import _traffic
-from polymem.engines.postgres._traffic import joined
+from polymem.engines.postgres._traffic import joined, put_many
 
 texts = st.text("\x1f0ab", max_size=5)
 columns = st.integers(2, 6).flatmap(
@@ -26,6 +26,14 @@ def test_a_separator_that_occurs_in_a_text_is_replaced(monkeypatch):
     tokens = iter("01")
     monkeypatch.setattr(_traffic, "token_hex", lambda _: next(tokens))
     assert joined(["a", "b"], ["\x1f", "\x1f0"]) == ["\x1f1", "a\x1f1b", "\x1f\x1f1\x1f0"]
+
+
+def test_a_batch_writes_the_last_of_each_key_in_the_order_of_keys():
+    """Two batches that lock rows in different orders would wait for each other."""
+    puts = [("", key, f'"{number}"', None, "json", number, 0, None) for number, key in enumerate("cabca")]
+    statement, separator, _, _, keys, *_, bodies = put_many(puts)
+    assert "string_to_array" in statement
+    assert (keys.split(separator), bodies.split(separator)) == (["a", "b", "c"], ['"4"', '"2"', '"3"'])
 
 
 @pytest.mark.anyio

@@ -29,13 +29,11 @@ created_at = """
 _AGED: Final = "case when pm_kv.expires_at <= excluded.updated_at then excluded.updated_at else pm_kv.created_at end"
 INSERT: Final = f"insert into pm_kv({_COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $7, $8){_OVER}"
 PUT: Final = INSERT + _AGED
-# keys in order, so that two batches never wait for each other in a circle
 _PUT_MANY: Final = f"""
 insert into pm_kv({_COLUMNS})
 select namespace, key, body, {{}}, codec, version::bigint, $2::bigint, $2, expires_at::bigint
 from unnest(string_to_array($3, $1), string_to_array($4, $1), string_to_array($5, $1), string_to_array($6, $1),
-string_to_array($7, $1, ''), {{}}) as given(namespace, key, codec, version, expires_at, body{{}})
-order by namespace collate "C", key collate "C"{_OVER}{_AGED}"""
+string_to_array($7, $1, ''), {{}}) as given(namespace, key, codec, version, expires_at, body{{}}){_OVER}{_AGED}"""
 _PUT_DOCUMENTS: Final = _PUT_MANY.format("null", "string_to_array($8, $1)", "")
 _PUT_ANYTHING: Final = _PUT_MANY.format("data", "$8::text[], $9::bytea[]", ", data")
 DELETE: Final = "delete from pm_kv where namespace = $1 and key = $2 returning expires_at"
@@ -167,10 +165,14 @@ def _waves(writes: Sequence[Write]) -> Iterator[_Wave]:
 
 
 def put_many(puts: Iterable[Put]) -> tuple[Any, ...]:
-    """The statement that writes the last of each key, and its parameters."""
-    rows = {put[:2]: put for put in puts}.values()
+    """The statement that writes the last of each key, and its parameters.
+
+    Keys come in order, so that two batches never wait for each other in a circle.
+    """
+    last = {put[:2]: put for put in puts}
+    rows = [last[name] for name in sorted(last)]
     if len(rows) == 1:
-        return (PUT, *next(iter(rows)))
+        return (PUT, *rows[0])
     namespaces, keys, bodies, data, codecs, versions, nows, expiries = zip(*rows, strict=True)
     ends = ["" if one is None else str(one) for one in expiries]
     texts = [namespaces, keys, codecs, [*map(str, versions)], ends]
