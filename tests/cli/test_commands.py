@@ -31,10 +31,10 @@ class TestGroup:
             assert (command.help or "").strip(), name
             assert line.split()[0] == line.split()[0].capitalize()
 
-    @pytest.mark.parametrize("name", [*COMMANDS, "bench recall", "bench kv"])
+    @pytest.mark.parametrize("name", [*COMMANDS, "bench recall", "bench kv", "db grants"])
     def test_every_command_takes_the_shared_options(self, run: Run, name: str) -> None:
         text = run(*name.split(), "--help").out
-        if name != "bench":
+        if name not in {"bench", "db"}:
             assert all(option in text for option in ("--json", "--url", "--tenant", "--config", "--debug"))
 
     def test_exit_codes_are_documented(self, run: Run) -> None:

@@ -64,7 +64,9 @@ async def use(url: str) -> None:
         await store.kv.put_many({"a": {"n": 1}, "b": {"n": 2}})
         await store.kv.put("c", 1, ttl=-1)
         await store.kv.increment("d")
-        await store.kv.compare_and_set("a", (await store.kv.entry("a")).version, {"n": 3})
+        entry = await store.kv.entry("a")
+        assert entry is not None
+        await store.kv.compare_and_set("a", entry.version, {"n": 3})
         assert [item.key async for item in store.kv.query({"n": {"gt": 1}}, order_by=[("n", "asc")])] == ["b", "a"]
         async with store.transaction() as tx:
             await tx.kv.delete("a")

@@ -8,6 +8,7 @@ from polymem.cli import output
 from polymem.cli.connection import configuration, store
 from polymem.cli.invocation import Command, Invocation, pass_invocation
 from polymem.config import Config
+from polymem.engines.postgres.grants import grants as grants_of
 from polymem.errors import StorageUnsupportedError
 
 
@@ -34,6 +35,4 @@ async def _grants(config: Config, role: str) -> list[str]:
     async with store(config) as opened:
         if not opened.supports("sql") or opened.sql.features.dialect != "postgresql":
             raise StorageUnsupportedError("only a PostgreSQL database has roles", field="url")
-        from polymem.engines.postgres.grants import grants as grants_of
-
         return await grants_of(opened.sql, role)

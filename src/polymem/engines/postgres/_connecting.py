@@ -69,8 +69,12 @@ class Connector:
     async def patient(self) -> Any:
         """Such a connection whose statements may take hours, as far as no pooler is in between."""
         raw = await self.direct()
-        if self.listens:
-            await raw.execute("set statement_timeout = 0")
+        try:
+            if self.listens:
+                await raw.execute("set statement_timeout = 0")
+        except BaseException:
+            raw.terminate()
+            raise
         return raw
 
     async def link(self) -> Link:

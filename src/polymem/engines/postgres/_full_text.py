@@ -36,7 +36,8 @@ _ENABLED: Final = (
 _ENABLE: Final = "update pm_collections set full_text = $2 where collection = $1"
 _FORGET: Final = "update pm_texts set words = null where collection = $1 and words is not null"
 _FILL: Final = """
-with page as (select id from pm_texts where collection = $1 and id > $2 order by id limit $3),
+with page as materialized (
+    select id from pm_texts where collection = $1 and id > $2 order by id limit $3 for no key update),
 filled as (update pm_texts set words = to_tsvector($4::text::regconfig, pm_words(fields))
     where collection = $1 and words is null and id in (select id from page))
 select max(id) from page"""
@@ -124,9 +125,10 @@ def _matching(collection: str, configuration: str, wanted: Wanted, values: Value
         required = f"to_tsquery({given}, {values.add(' & '.join(phrases), 'text')})"
         matches = f"case when numnode({required}) > 0 then {required} else {matches} end"
         ranked = f"to_tsquery({given}, {values.add(' | '.join([*loose, *phrases]), 'text')})"
+    # queries of their own are asked once, and not for each row
     return (
-        f"select id, ts_rank(words, {ranked}, {_BY_LENGTH})::float8 as score from pm_texts "
-        f"where collection = {collection} and words @@ ({matches}) and {satisfying(wanted.where, values)} "
+        f"select id, ts_rank(words, (select {ranked}), {_BY_LENGTH})::float8 as score from pm_texts "
+        f"where collection = {collection} and words @@ (select {matches}) and {satisfying(wanted.where, values)} "
         f"order by score desc, id limit {values.add(wanted.limit, 'bigint')}"
     )
 

@@ -184,22 +184,27 @@ def _nearest_statement(
 def _nearest_ids(
     number: int, space: VectorSpace, wanted: _Wanted, indexes: Sequence[VectorIndexInfo], values: Values
 ) -> tuple[str, str]:
-    """The ids of the nearest, and the parameter that they are near to. The number of the collection is $1."""
+    """The ids of the nearest, and the parameter that they are near to. The number of the collection is $1.
+
+    It is made a vector in a query of its own, which is asked once and not for each row.
+    """
     sought = _unit(wanted.vector) if space.metric == "cosine" else wanted.vector
     given, operator = values.add(sought.tolist(), "float4[]"), _DISTANCES[space.metric]
     condition, few = _collections.satisfying(wanted.where, values), wanted.limit + _SPARE
     if indexes:
         indexed = indexed_type(space)
-        return index_scan(number, condition, f"embedding::{indexed} {operator} {given}::{indexed}", few, indexes), given
+        return index_scan(
+            number, condition, f"embedding::{indexed} {operator} (select {given}::{indexed})", few, indexes
+        ), given
     return (
         f"select id from pm_vectors where collection = $1 and {condition} "
-        f"order by embedding {operator} {given}::vector, id limit {values.add(few, 'bigint')}"
+        f"order by embedding {operator} (select {given}::vector), id limit {values.add(few, 'bigint')}"
     ), given
 
 
 def _with_distance(space: VectorSpace, nearest: str, given: str) -> str:
     return (
-        f"select v.id, v.embedding {_DISTANCES[space.metric]} {given}::vector as distance from ({nearest}) n "
+        f"select v.id, v.embedding {_DISTANCES[space.metric]} (select {given}::vector) as distance from ({nearest}) n "
         "join pm_vectors v on v.collection = $1 and v.id = n.id"
     )
 
