@@ -83,9 +83,9 @@ async def test_the_schema_that_is_there_is_filled_once(url: str, opened: Any) ->
 @pytest.mark.anyio
 async def test_schemas_are_worlds_of_their_own(url: str, opened: Any) -> None:
     one, two, none = await opened(schema="one"), await opened(schema="Two"), await opened()
-    await one.kv.put("a", 1)
-    await two.kv.put("a", 2)
-    assert [await store.kv.get("a") for store in (one, two, none)] == [1, 2, None]
+    await one.kv.put("world", 1)
+    await two.kv.put("world", 2)
+    assert [await store.kv.get("world") for store in (one, two, none)] == [1, 2, None]
     assert run_sql(url, 'select count(*) from "Two".pm_kv').strip() == "1"
 
 
