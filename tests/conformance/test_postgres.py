@@ -8,6 +8,7 @@ from servers.postgres import database
 from servers.suite import ServerSuite
 
 from polymem.core.registry import create_engine
+from polymem.engines.postgres import _vector_building
 from polymem.layers.cache import CachedEngine, CachePolicy
 from polymem.layers.compression import Compression
 from polymem.layers.encryption import Encryption, Key, Keyring
@@ -135,11 +136,15 @@ class TestCachedPostgres(ServerSuite):
 
 
 class TestApproximateVectors(ServerSuite):
-    """With an index per collection."""
+    """With an index for each collection, made while it is used."""
 
     server = "postgres"
     examples = 5
     contracts = ("vectors",)
+
+    @pytest.fixture(autouse=True)
+    def _any_collection_is_large(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_vector_building, "LEAST", 1)
 
     @classmethod
     def connect(cls, url: str) -> None:

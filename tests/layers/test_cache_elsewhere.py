@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))  # for the module that these tests share
+from cache_gate import Gate
+
 from polymem.core.clock import ManualClock
 from polymem.engines.memory.engine import MemoryEngine
 from polymem.engines.sqlite import _database
@@ -203,6 +206,79 @@ async def test_an_engine_that_cannot_tell() -> None:
         await behind.put("a", b"2", "json", version=1, expires_at=None)
         clock.advance(1e6)
         assert await store.kv.get("a") == 1
+
+
+class Telling(Mute):
+    """An engine whose server tells which keys are written; the test is the server."""
+
+    def __init__(self, engine: MemoryEngine, refusal: Exception | None = None) -> None:
+        super().__init__(engine)
+        self.refusal, self.is_current, self.within, self.closed = refusal, True, 0.0, 0
+
+    async def follow_changes(self, hearer: Any, within: float) -> Any:
+        if self.refusal is not None:
+            raise self.refusal
+        self.hearer, self.within = hearer, within
+        return self
+
+    def current(self) -> bool:
+        return self.is_current
+
+    async def close(self) -> None:
+        self.closed += 1  # of the engine, too
+
+
+async def test_an_engine_that_is_told() -> None:
+    engine: Any = Telling(MemoryEngine())
+    behind = engine._engine.drivers("").kv
+    async with Store(Session(CachedEngine(engine, CachePolicy()), sweep_every=None)) as store:
+        assert engine.within == 1
+        await store.kv.put("a", 1)
+        await store.kv.put("b", 1)
+        for key in ("a", "b"):
+            await behind.put(key, b"2", "json", version=1, expires_at=None)
+        engine.hearer.changed("", "a")
+        assert [await store.kv.get("a"), await store.kv.get("b")] == [2, 1]
+        engine.is_current = False
+        assert await store.kv.get("b") == 2
+        await behind.put("a", b"3", "json", version=1, expires_at=None)
+        assert await store.kv.get("a") == 3
+        engine.is_current = True
+        engine.hearer.drop()
+        assert store.cache.statistics().entries == 0
+    assert engine.closed == 2  # it no longer listens, then the engine
+
+
+async def test_what_is_told_in_the_middle_of_a_write(tmp_path: Path) -> None:
+    engine: Any = Telling(MemoryEngine())
+    gate = Gate()
+    async with Store(Session(CachedEngine(engine, CachePolicy(), [gate]), sweep_every=None)) as store:
+        held = gate.hold("put", after=True)
+        put = asyncio.create_task(store.kv.put("a", 1))
+        await held.reached.wait()
+        engine.hearer.changed("", "a")  # somebody else's came after it
+        held.go.set()
+        await put
+        assert store.cache.statistics().entries == 0
+
+
+async def test_an_engine_whose_server_refuses_to_tell() -> None:
+    """It is as if it could not tell."""
+    clock = ManualClock()
+    engine: Any = Telling(MemoryEngine(clock), StorageUnsupportedError("no"))
+    with pytest.raises(StorageUnsupportedError):
+        await Store(Session(CachedEngine(engine, CachePolicy()), sweep_every=None))
+    assert engine.closed == 1
+    with pytest.raises(StorageUnsupportedError, match="max_staleness"):
+        CachedEngine(engine, CachePolicy(max_staleness=0))
+    behind = engine._engine.drivers("").kv
+    async with Store(Session(CachedEngine(engine, CachePolicy(max_staleness=2)), sweep_every=None)) as store:
+        await store.kv.put("a", 1)
+        await behind.put("a", b"2", "json", version=1, expires_at=None)
+        clock.advance(1.9)
+        assert await store.kv.get("a") == 1
+        clock.advance(0.1)
+        assert await store.kv.get("a") == 2
 
 
 async def test_a_file_that_is_busy_counts_as_changed(tmp_path: Path) -> None:

@@ -63,23 +63,26 @@ async def write(kv: Any, keys: list[str], step: int, expected: dict[str, Any], *
 
 
 @pytest.mark.server("redis")
-async def test_two_batches_are_under_way_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_two_batches_under_way_have_no_key_in_common(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     server: Any = store.engine._server  # type: ignore[attr-defined]
-    many, under_way, most = server.writes._many, 0, 0
+    many, under_way, most = server.writes._many, list[set[bytes]](), 0
 
-    async def counted(items: Any) -> Any:
-        nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
+    async def watched(items: Any) -> Any:
+        nonlocal most
+        keys = {key for item in items for key in item[1]}
+        assert keys.isdisjoint(set[bytes]().union(*under_way))
+        under_way.append(keys)
+        most = max(most, len(under_way))
         try:
             return await many(items)
         finally:
-            under_way -= 1
+            under_way.remove(keys)
 
-    monkeypatch.setattr(server.writes, "_many", counted)
-    await asyncio.gather(*(store.kv.put(f"k{number}", number) for number in range(200)))
+    monkeypatch.setattr(server.writes, "_many", watched)
+    await asyncio.gather(*(store.kv.put(f"k{number % 100}", number) for number in range(300)))
+    await asyncio.gather(*(store.kv.put_many({f"k{n % 100}": n, f"k{n * 7 % 100}": n}) for n in range(300)))
     assert most == 2
-    assert await store.kv.count() == 200
+    assert await store.kv.count() == 100
 
 
 @pytest.mark.server("redis")
@@ -118,8 +121,9 @@ async def test_a_watcher_hears_of_each_put_in_a_batch(store: Store) -> None:
     listening = asyncio.create_task(listen())
     log = (await _names(store)).log
     server: Any = store.engine._server  # type: ignore[attr-defined]
-    while not await server.call("EXISTS", log):
-        await asyncio.sleep(0.005)
+    async with asyncio.timeout(30):
+        while not await server.call("EXISTS", log):
+            await asyncio.sleep(0.005)
     await asyncio.gather(*(store.kv.put(f"k{number}", 1) for number in range(10)))
     async with asyncio.timeout(30):
         await listening

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 from servers.proxy import FaultProxy
-from servers.redis import RedisCluster, RedisServer
+from servers.redis import RedisCluster, RedisServer, Sentinels
 
 from polymem.core.registry import create_engine
 from polymem.engines.redis import _tracking
@@ -220,16 +220,30 @@ async def test_never_staler_than_told(cached: Store, store: Store) -> None:
 async def test_a_connection_that_is_killed(new_cached: NewStore, new_store: NewStore, own_server: RedisServer) -> None:
     """What was cached is gone, what is written meanwhile is seen, and hits come back by themselves."""
     async with new_cached(own_server.url) as cached, new_store(own_server.url) as store:
-        await store.kv.put("a", 0)
+        await store.kv.put_many({"a": 0, "b": 0})
         for step in range(1, 6):
             await told(cached)
             await cached.kv.get("a")
+            await cached.kv.get("b")
             assert await hits(cached, lambda: cached.kv.get("a")) == 1
             own_server.say("CLIENT", "KILL", "TYPE", "pubsub")
             await until(lambda: not listening(cached).current())
             assert await hits(cached, lambda: cached.kv.get("a")) == 0
-            await store.kv.put("a", step)
+            await store.kv.put_many({"a": step, "b": step})
             assert await cached.kv.get("a") == step
+            await told(cached)
+            assert await cached.kv.get("b") == step  # which nobody read meanwhile
+
+
+@integration
+async def test_a_server_that_is_emptied(new_cached: NewStore, own_server: RedisServer) -> None:
+    async with new_cached(own_server.url) as cached:
+        await cached.kv.put("a", 1)
+        await told(cached)
+        assert await cached.kv.get("a") == 1
+        own_server.say("FLUSHALL")
+        await told(cached)
+        assert await cached.kv.get("a") is None
 
 
 @integration
@@ -425,12 +439,93 @@ async def test_a_primary_that_is_replaced(new_cached: NewStore, prefix: str, tmp
         cluster.kill()
 
 
+@pytest.mark.anyio
+@pytest.mark.integration
+@pytest.mark.server("redis_cluster")
+async def test_slots_that_move(new_cached: NewStore, prefix: str, tmp_path: Path) -> None:
+    """A replica takes over while its primary lives: no call fails, for MOVED is followed, and all is heard again."""
+    cluster = RedisCluster(tmp_path)
+    try:
+        async with (
+            new_cached(cluster.url) as cached,
+            Store(Session(create_engine(cluster.url, prefix=prefix), sweep_every=None)) as store,
+        ):
+            await _all_see(cached, store, 1)
+            replica = next(node for node in cluster.nodes if b"role:slave" in node.say("INFO", "replication"))
+            assert replica.say("CLUSTER", "FAILOVER") == b"+OK\r\n"
+            await until(lambda: b"role:master" in replica.say("INFO", "replication"))
+            await until(lambda: not listening(cached).current())
+            await _all_see(cached, store, 2)
+    finally:
+        cluster.kill()
+
+
+@integration
+async def test_a_failover_by_sentinels(new_cached: NewStore, new_store: NewStore, tmp_path: Path) -> None:
+    sentinels = Sentinels(tmp_path)
+    try:
+        async with new_cached(sentinels.url) as cached, new_store(sentinels.url) as store:
+            await store.kv.put("a", 1)
+            await told(cached)
+            assert await cached.kv.get("a") == 1
+            sentinels.primary.kill()
+            await until(lambda: not listening(cached).current())
+            await told(cached)  # by the new primary
+            await eventually(lambda: store.kv.put("a", 2))
+            await told(cached)
+            assert await eventually(lambda: cached.kv.get("a")) == 2
+            assert await hits(cached, lambda: cached.kv.get("a")) == 1
+    finally:
+        sentinels.kill()
+
+
+async def eventually(call: Callable[[], Awaitable[Any]]) -> Any:
+    """The answer, once every connection leads to the new primary."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                return await call()
+            except (StorageConnectionError, StorageTimeoutError):
+                await asyncio.sleep(0.05)
+
+
 @given(st.text(), st.text())
 def test_what_a_key_may_be(namespace: str, key: str) -> None:
     """The record meant is always among those told."""
     held = names("p", namespace.encode("utf-8", "replace").decode())
     name = key.encode("utf-8", "replace")
     assert (namespace.encode("utf-8", "replace").decode(), name.decode()) in set(records(b"p:{/", held.records + name))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("ticks", range(6))
+async def test_closed_while_a_connection_fails(ticks: int) -> None:
+    """Wherever the end of the connection and of the store meet, listening ends."""
+    lost = asyncio.Event()
+
+    class Part:
+        proven = 0.0
+
+        async def follow(self) -> None:
+            await lost.wait()
+            raise ConnectionResetError
+
+        async def close(self) -> None: ...
+
+    class Deaf:
+        def drop(self) -> None: ...
+
+    link: Any = None
+    hearer: Any = Deaf()
+    tracking = _tracking.Tracking(link, "p", hearer, 1.0, 1.0)
+    tracking._parts = [Part()]  # type: ignore[list-item]
+    tracking._task = asyncio.create_task(tracking._follow())
+    await asyncio.sleep(0.01)
+    lost.set()
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await tracking.close()
 
 
 def test_keys_that_hold_no_record() -> None:

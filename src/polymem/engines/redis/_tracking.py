@@ -123,6 +123,7 @@ class Tracking:
         self._every = min(within, _LONGEST_PAUSE, limit) / 3
         self._parts: list[Ear | Layout] = []
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
     def current(self) -> bool:
         return min((part.proven for part in self._parts), default=-math.inf) >= monotonic() - self._within
@@ -134,6 +135,7 @@ class Tracking:
         return self
 
     async def close(self) -> None:
+        self._closed = True  # a group of tasks that fails at this very moment forgets that it was cancelled
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -165,7 +167,7 @@ class Tracking:
 
     async def _follow(self) -> None:
         pause = _FIRST_PAUSE
-        while True:
+        while not self._closed:
             try:
                 if not self._parts:
                     await self._begin()
@@ -176,7 +178,7 @@ class Tracking:
             except Exception as error:  # noqa: BLE001 - whatever it is, listen again
                 _log.debug("not listening for changes: %s", type(error).__name__)
             await self._end()
-            await asyncio.sleep(pause)
+            await asyncio.sleep(0 if self._closed else pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
 
