@@ -55,3 +55,15 @@ def _encode(value: str, field: str) -> bytes:
         return value.encode()
     except UnicodeEncodeError:
         raise StorageDataError("an unpaired surrogate cannot be stored in text", field=field) from None
+
+
+def prefix_end(prefix: str) -> str | None:
+    """The least string above everything that starts with `prefix`; None: there is no bound.
+
+    Strings are compared by code point, as UTF-8 bytes are; surrogates cannot be stored and are stepped over.
+    """
+    stem = prefix.rstrip("\U0010ffff")
+    if not stem:
+        return None
+    following = ord(stem[-1]) + 1
+    return stem[:-1] + chr(0xE000 if following == 0xD800 else following)  # noqa: PLR2004 - the first surrogate

@@ -132,3 +132,31 @@ async def test_a_file_whose_table_has_no_rowid_works_as_before(tmp_path):
         assert await store.kv.increment("counter") == 1
         assert (await store.kv.get("1"))["n"] == 10
         assert await store.kv.delete_many(["1", "2"]) == 2
+
+
+async def test_listing_and_counting_read_what_they_need_alone(tmp_path):
+    """Keys behind the prefix are not looked at, and a count reads no record: it would be fetched from anywhere."""
+    async with polymem.open(f"sqlite:///{tmp_path / 'a.db'}", sweep_every=None) as store:
+        await store.kv.put_many({"a1": 1, "a2": 2, "b": 3, "\U0010ffff": 4}, ttl=9)
+        await store.kv.put("a3", 5)
+        run, seen = store.engine._runner.read, []
+
+        async def watched(operation):
+            def traced(connection):
+                connection.exec_trace = lambda _, sql, values: seen.append((sql, values)) or True
+                try:
+                    return operation(connection)
+                finally:
+                    connection.exec_trace = None
+
+            return await run(traced)
+
+        store.engine._runner.read = watched
+        assert [await store.kv.count(prefix) for prefix in ("", "a", "\U0010ffff")] == [5, 3, 1]
+        assert [entry.key async for entry in store.kv.entries("a")] == ["a1", "a2", "a3"]
+        plans = [await run(lambda c, s=s: c.execute(f"explain query plan {s[0]}", s[1]).fetchall()) for s in seen]
+    steps = [str(step[3]) for plan in plans for step in plan if "pm_kv" in str(step[3])]
+    assert len(steps) == 3 * 2 + 1
+    for step in steps:
+        assert "key>? AND key<?" in step or "pm_kv_expires (expires_at<?)" in step
+    assert sum("COVERING INDEX" in step for step in steps) == 3

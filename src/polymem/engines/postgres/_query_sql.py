@@ -11,6 +11,7 @@ from polymem.contracts._filter_values import INT64_MAX, INT64_MIN, number
 from polymem.contracts._query_values import finite
 from polymem.contracts.filter import And, Compare, Filter, OrderBy, Path
 from polymem.contracts.query import IndexInfo, Position, Query
+from polymem.core.text import prefix_end
 from polymem.engines.postgres._schema_query import LONGEST
 from polymem.engines.postgres._traffic import LIVE
 from polymem.engines.postgres.filter_sql import (
@@ -21,7 +22,6 @@ from polymem.engines.postgres.filter_sql import (
     number_parameter,
     path_literal,
 )
-from polymem.engines.postgres.kv import prefix_end
 
 DOCUMENT: Final = "kv.body::json"
 RECORD: Final = "kv.codec, kv.version, kv.created_at, kv.updated_at, kv.expires_at"

@@ -11,9 +11,9 @@ from polymem.core.clock import Clock
 from polymem.core.codec import decode_json, encode_json
 from polymem.core.ids import uuid7
 from polymem.core.page import Page
+from polymem.core.text import prefix_end
 from polymem.engines.postgres._pool import Link
 from polymem.engines.postgres._runner import Runner
-from polymem.engines.postgres.kv import prefix_end
 from polymem.errors import StorageDataError, StorageNotFoundError
 
 LIFETIME: Final = 86_400_000_000
@@ -120,11 +120,9 @@ class PostgresBlobs:
 
     async def page(self, container: str, prefix: str, after: str | None, limit: int, /) -> Page[BlobInfo]:
         sign, start = (">", after) if after is not None and after >= prefix else (">=", prefix)
-        rows = await self._runner.fetch(
-            f"select {_INFO} from pm_blobs where {_PLACE} and key {sign} $3 and ($4::text is null or key < $4) "
-            "order by key limit $5",
-            self._namespace, container, start, prefix_end(prefix) if prefix else None, limit,
-        )  # fmt: skip
+        end = prefix_end(prefix)
+        query = f"select {_INFO} from pm_blobs where {_PLACE} and key {sign} $3{' and key < $5' if end else ''} order by key limit $4"
+        rows = await self._runner.fetch(query, self._namespace, container, start, limit, *([end] if end else []))
         infos = [_info(row) for row in rows]
         return Page(infos, infos[-1].key if infos and len(infos) == limit else None)
 

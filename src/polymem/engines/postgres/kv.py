@@ -7,6 +7,7 @@ from polymem.contracts.kv import MAX_INTEGER, Item, KVFeatures, Record
 from polymem.contracts.query import is_document
 from polymem.core.clock import Clock
 from polymem.core.page import Page
+from polymem.core.text import prefix_end
 from polymem.engines.postgres._runner import Runner
 from polymem.engines.postgres._schema_events import CLEARED
 from polymem.engines.postgres._traffic import DELETE, GET, INSERT, LIVE, PUT, Put, Traffic, is_live, put_many
@@ -147,18 +148,6 @@ class PostgresKV:
         if prefix and (end := prefix_end(prefix)) is not None:
             condition, values = f"{condition} and key < $4", [*values, end]
         return condition, values
-
-
-def prefix_end(prefix: str) -> str | None:
-    """The least string above everything that starts with `prefix`; None: there is no bound.
-
-    Strings are compared by code point; surrogates cannot be stored and are stepped over.
-    """
-    stem = prefix.rstrip("\U0010ffff")
-    if not stem:
-        return None
-    following = ord(stem[-1]) + 1
-    return stem[:-1] + chr(0xE000 if following == 0xD800 else following)  # noqa: PLR2004 - the first surrogate
 
 
 def _document(body: bytes, codec: str) -> str | None:

@@ -29,12 +29,12 @@ from polymem.contracts.filter import (
     is_index,
     regex_search,
 )
+from polymem.core.text import prefix_end
 
 Value = str | int | float
 Sql = tuple[str, list[Value]]
 
 BEYOND_INT64: Final = 2.0**63
-FIRST_SURROGATE: Final = 0xD800
 JSON_EACH_COLUMNS: Final = frozenset(
     ("key", "value", "type", "atom", "id", "parent", "fullkey", "path", "json", "root")
 )
@@ -228,19 +228,9 @@ def _contains(at: Place, operand: Operand) -> Sql:
 def _starts_with(at: Place, operand: Operand) -> Sql:
     """Write the prefix as a range, which an index can serve."""
     prefix = str(_bound(operand))
-    after = _following(prefix)
+    after = prefix_end(prefix)
     least = at.compare(">=", prefix)
     return least if after is None else _join(" AND ", (least, at.compare("<", after)))
-
-
-def _following(prefix: str) -> str | None:
-    """Give the first string after all strings with the prefix, in the order of code points."""
-    shortened = prefix.rstrip("\U0010ffff")
-    if not shortened:
-        return None
-    code = ord(shortened[-1]) + 1
-    # Surrogates are no characters.
-    return shortened[:-1] + chr(0xE000 if code == FIRST_SURROGATE else code)
 
 
 def _matches_regex(at: Place, operand: Operand) -> Sql:

@@ -10,10 +10,10 @@ from typing import Any
 from polymem.contracts._filter_match import MISSING
 from polymem.contracts.filter import Filter, OrderBy
 from polymem.contracts.query import Position, Query
+from polymem.core.text import prefix_end
 from polymem.engines.sqlite._filter import compile_at
 from polymem.engines.sqlite._query_indexes import is_document
 from polymem.engines.sqlite._query_places import NESTED, Source, pair_of, sorting_pair, standing, turned, value_at
-from polymem.engines.sqlite.kv import prefix_end
 
 Sql = tuple[str, list[Any]]
 

@@ -9,6 +9,7 @@ from polymem.contracts.kv import MAX_INTEGER, Item, KVFeatures, Record
 from polymem.core.clock import Clock
 from polymem.core.codec import encode_json
 from polymem.core.page import Page
+from polymem.core.text import prefix_end
 from polymem.engines.sqlite import _changes
 from polymem.engines.sqlite._database import Runner
 from polymem.engines.sqlite._query_indexes import is_document
@@ -45,7 +46,14 @@ _EMPTY: Final = "update pm_kv set value = '', type = '' where namespace = ? and 
 _LARGE: Final = 65_536
 _TOUCH: Final = f"update pm_kv set expires_at = ? where namespace = ? and key = ? and {_LIVE}"
 _DELETE: Final = "delete from pm_kv where namespace = ? and key = ? returning expires_at"
-_RANGE: Final = f"namespace = ? and key >= ? and (? is null or key < ?) and {_LIVE}"
+_RANGE: Final = "namespace = ?1 and key >= ?2 and key < ?3"
+_COUNT: Final = (
+    f"select (select count(*) from pm_kv where {_RANGE}) - "
+    f"(select count(*) from pm_kv indexed by pm_kv_expires where expires_at <= ?4 and {_RANGE})"
+)
+"""Both parts read an index alone: the records themselves would be fetched one by one, wherever they are."""
+_NO_END: Final = b""
+"""Above every key: SQLite puts all bytes behind all text."""
 
 
 class SqliteKV:
@@ -80,12 +88,12 @@ class SqliteKV:
         if len(body) < _LARGE:
             await self._runner.write(lambda c: c.execute(_PUT, row) and None, savepoint=False)
         else:
-            await self._runner.write(lambda c: _put_large(c, [row]))
+            await self._runner.write(lambda c: _put_rows(c, [row]))
 
     async def put_many(self, items: Sequence[Item], /) -> None:
         namespace, now = self._namespace, self._clock.now()
         rows = [(namespace, key, body, codec, now, until, version) for key, body, codec, version, until in items]
-        await self._runner.write(lambda c: _put_large(c, rows))
+        await self._runner.write(lambda c: _put_rows(c, rows))
 
     async def create(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> bool:
         row = (self._namespace, key, body, codec, self._clock.now(), expires_at, version)
@@ -137,18 +145,15 @@ class SqliteKV:
         return await self._changed(_TOUCH, (expires_at, self._namespace, key, self._clock.now()))
 
     async def page(self, prefix: str, after: str | None, limit: int, /) -> Page[tuple[str, Record]]:
-        bound = prefix_end(prefix)
         start = prefix if after is None else max(prefix, after + "\x00")
-        row = (self._namespace, start, bound, bound, self._clock.now(), limit)
-        query = f"select key, {_COLUMNS} from pm_kv where {_RANGE} order by key limit ?"
+        row = (self._namespace, start, prefix_end(prefix) or _NO_END, self._clock.now(), limit)
+        query = f"select key, {_COLUMNS} from pm_kv where {_RANGE} and {_LIVE} order by key limit ?"
         rows: list[tuple[Any, ...]] = await self._runner.read(lambda c: c.execute(query, row).fetchall())
         return Page([(r[0], _record(r[1:])) for r in rows], rows[-1][0] if len(rows) == limit else None)
 
     async def count(self, prefix: str, /) -> int:
-        bound = prefix_end(prefix)
-        row = (self._namespace, prefix, bound, bound, self._clock.now())
-        query = f"select count(*) from pm_kv where {_RANGE}"
-        return int(await self._runner.read(lambda c: c.execute(query, row).get))
+        row = (self._namespace, prefix, prefix_end(prefix) or _NO_END, self._clock.now())
+        return int(await self._runner.read(lambda c: c.execute(_COUNT, row).get))
 
     async def clear(self) -> int:
         namespace, now = self._namespace, self._clock.now()
@@ -172,19 +177,7 @@ class SqliteKV:
         return await self._runner.write(run, savepoint=False)
 
 
-def prefix_end(prefix: str) -> str | None:
-    """The least string above everything that starts with `prefix`; None: there is no bound.
-
-    Strings are compared as UTF-8 bytes, which is code point order; surrogates cannot be stored and are stepped over.
-    """
-    stem = prefix.rstrip("\U0010ffff")
-    if not stem:
-        return None
-    following = ord(stem[-1]) + 1
-    return stem[:-1] + chr(0xE000 if following == 0xD800 else following)  # noqa: PLR2004 - the first surrogate
-
-
-def _put_large(connection: apsw.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+def _put_rows(connection: apsw.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
     """Put, freeing the pages of large old values first, so that the new ones take them.
 
     SQLite by itself would take other pages and then write those, too, to wipe them. Not where changes are logged,
