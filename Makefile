@@ -25,6 +25,7 @@ demo: $(VENV)/.demo  ## the main job: store a conversation, recall from it, expl
 
 test: $(VENV)/.dev  ## every test that needs no server, with branch coverage
 	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=95
+	$(BIN)/coverage report --include='src/polymem/core/*,src/polymem/contracts/*,src/polymem/layers/*' --skip-covered --fail-under=100
 
 nightly: $(VENV)/.dev  ## the same with the long crash, power-cut and property runs
 	POLYMEM_NIGHTLY=1 $(BIN)/python -m pytest -n auto --dist worksteal --timeout 7200

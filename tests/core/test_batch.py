@@ -1053,3 +1053,18 @@ def test_any_interleaving_keeps_the_promises(scripts, server, cancellations, sha
         if shared:
             before = [s for k, s in server.log if k == key and s < serial]
             assert value == max(before, default=-1), "with one batcher for all, reads keep their place too"
+
+
+def test_its_loop_may_move_to_another_thread():
+    """It knows its loop by the thread, which is quicker; a loop may be run by one thread after the other."""
+    loop, server, answers = asyncio.new_event_loop(), Server(), []
+
+    async def begin():
+        return server.batcher()
+
+    batcher = loop.run_until_complete(begin())
+    elsewhere = threading.Thread(target=lambda: answers.append(loop.run_until_complete(batcher.submit(("get", "a")))))
+    elsewhere.start()
+    elsewhere.join()
+    loop.close()
+    assert answers == [server.answer(("get", "a"))]

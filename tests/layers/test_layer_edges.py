@@ -15,6 +15,7 @@ from polymem.core.registry import create_engine
 from polymem.engines.memory.engine import MemoryEngine
 from polymem.errors import StorageCorruptError, StorageDataError, StorageError, StorageUnsupportedError
 from polymem.layers import _keyring, compression
+from polymem.layers.cache import CachedEngine, CachePolicy
 from polymem.layers.encryption import Encryption, Key, Keyring, rotate
 from polymem.opened import Session
 
@@ -168,5 +169,57 @@ def test_a_copy_of_what_is_not_there_or_is_another_by_now() -> None:
         assert not await blobs.copy("c", "absent", copied)
         assert not await blobs.copy("c", "b", copied._replace(checksum="of something else"))
         assert await blobs.info("c", "copy") is None
+
+    asyncio.run(scenario())
+
+
+def test_a_cache_by_itself_tells_nobody_of_evictions() -> None:
+    """A store that is opened over it asks to be told."""
+
+    async def scenario() -> None:
+        engine = CachedEngine(MemoryEngine(), 1)
+        await engine.open()
+        kv: Any = engine.drivers("").kv
+        for key in ("a", "b", "a"):
+            await kv.put(key, b"1", "json", version=1, expires_at=None)
+            assert await kv.get(key) == (b"1", "json")
+        await engine.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_round_of_writes_that_is_cancelled_leaves_them_waiting() -> None:
+    """As at the end of a loop: closing writes them."""
+
+    async def scenario() -> None:
+        inner = MemoryEngine()
+        engine = CachedEngine(inner, CachePolicy(mode="write_back", max_delay=1000.0))
+        await engine.open()
+        kv: Any = engine.drivers("").kv
+        await kv.put("a", b"1", "json", version=1, expires_at=None)
+        back: Any = engine._back
+        task = back._start(lambda _: True)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.sleep(0)
+        assert len(back) == 1
+        stored: Any = inner.drivers("").kv
+        assert await stored.get("a") is None
+        await back.settle()
+        assert await stored.get("a") == (b"1", "json")
+        await engine.close()
+
+    asyncio.run(scenario())
+
+
+def test_of_a_key_twice_in_one_batch_the_cache_keeps_the_last() -> None:
+    async def scenario() -> None:
+        engine = CachedEngine(MemoryEngine(), 10)
+        await engine.open()
+        kv: Any = engine.drivers("").kv
+        await kv.put_many([("a", b"1", "json", 1, None), ("b", b"2", "json", 2, None), ("a", b"3", "json", 3, None)])
+        for _ in range(2):  # from the engine, from the cache
+            assert await kv.get_many(["a", "b"]) == {"a": (b"3", "json"), "b": (b"2", "json")}
+        await engine.close()
 
     asyncio.run(scenario())

@@ -57,7 +57,7 @@ async def test_a_crowd_of_every_kind_of_record_reads_what_it_wrote(opened, optio
 @pytest.mark.anyio
 async def test_documents_bytes_and_expiries_share_a_batch(opened):
     store = await opened()
-    driver, now = store.engine.drivers("").kv, store.engine.clock.now()
+    driver, now = store.engine.drivers("parts/").kv, store.engine.clock.now()
     soon, bodies = now + 60_000_000, [b'"text"', b"", b"\x00\xff", b'{"a":1}']
     rows = [
         (f"{codec} {number}", body, codec, 2**63 - 1 - number, end)
@@ -65,7 +65,7 @@ async def test_documents_bytes_and_expiries_share_a_batch(opened):
             (body, codec, end) for body in bodies for codec in ("json", "zstd+json") for end in (None, soon, now - 1)
         )
     ]
-    await store.kv.clear()
+    await store.namespace("parts").kv.clear()
     await asyncio.gather(*(driver.put(k, body, codec, version=v, expires_at=end) for k, body, codec, v, end in rows))
     for key, body, codec, version, end in rows:
         found = await driver.entry(key)

@@ -22,8 +22,6 @@ from polymem.errors import (
 _NETWORK: Final = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "fuse.sshfs", "lustre"}
 _LEAST_SQLITE: Final = 3_051_003
 BUSY_SECONDS: Final = 10.0
-_CHECKPOINT_PAGES: Final = 4000
-"""16 MB of writes before they are copied into the file: a page written often is copied, and the file synced, less often."""
 _MOUNTS: Final = Path("/proc/mounts")
 _MAGIC: Final = b"SQLite format 3\x00"
 _HEADER: Final = 108
@@ -124,7 +122,6 @@ def _configure(connection: apsw.Connection, durability: str, cache_mb: int) -> N
         f"synchronous={durability}",
         "secure_delete=on",
         f"cache_size={-1024 * cache_mb}",
-        f"wal_autocheckpoint={_CHECKPOINT_PAGES}",
         "temp_store=memory",
         "trusted_schema=off",
         "foreign_keys=on",
