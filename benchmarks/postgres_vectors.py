@@ -11,7 +11,6 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
-from math import isqrt
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -23,7 +22,7 @@ from server_kv import on_own_postgres
 
 import polymem
 from polymem.contracts.vectors import Vectors
-from polymem.engines.postgres._vector_index import lists_for
+from polymem.engines.postgres._vector_index import lists_for, probes_for
 from polymem.engines.postgres.search import index_vectors
 from polymem.jobs.measure import interleaved, ratios, spread
 
@@ -135,7 +134,7 @@ async def measure(url: str, options: Any) -> list[Figure]:
                 await index_vectors(vectors)
                 figures.append(Figure(f"{index}: making the index", perf_counter() - started, "s"))
                 lists = lists_for(len(rows))
-                await raw.execute(INDEXES[index].format(lists=lists, probes=isqrt(lists)))
+                await raw.execute(INDEXES[index].format(lists=lists, probes=probes_for(lists)))
             await raw.execute("vacuum analyze raw_vectors")
             await raw.execute("vacuum analyze pm_vectors")
             for name, tenant in ((index, None), (f"{index}, tenant", 7)):

@@ -15,9 +15,11 @@ from polymem.errors import StorageDataError
 
 _COLUMNS: Final = "body, data, codec, version, created_at, updated_at, expires_at"
 _ENTRY: Final = f"select {_COLUMNS} from pm_kv where namespace = $1 and key = $2 and {LIVE.format('$3')}"
-_GET_MANY: Final = (
-    f"select key, body, data, codec from pm_kv where namespace = $1 and key = any($2) and {LIVE.format('$3')}"
-)
+# each key is looked up by itself, whatever the planner thinks of the table
+_GET_MANY: Final = f"""
+select wanted.key, found.* from unnest($2::text[]) as wanted(key) cross join lateral (
+    select body, data, codec from pm_kv where namespace = $1 and key = wanted.key and {LIVE.format("$3")} limit 1
+) as found"""
 _CREATE: Final = f"{INSERT}excluded.updated_at where pm_kv.expires_at <= excluded.updated_at returning 1"
 _SET: Final = "update pm_kv set body = $3, data = $4, codec = $5, version = $6, updated_at = $7"
 _UPDATE: Final = f"{_SET} where namespace = $1 and key = $2 and {LIVE.format('$7')} returning 1"
