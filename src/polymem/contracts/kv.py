@@ -365,7 +365,8 @@ class KeyValue(Queries[T], BulkApi[T], Watchable):
 
     def _entry(self, key: str, record: Record, decode: Callable[[bytes], Any] | None = None, /) -> Entry[Any]:
         expires = None if record.expires_at is None else to_datetime(record.expires_at)
-        created, updated = to_datetime(record.created_at), to_datetime(record.updated_at)
+        created = to_datetime(record.created_at)
+        updated = created if record.updated_at == record.created_at else to_datetime(record.updated_at)
         value = self._value(record.body, record.codec) if decode is None else decode(record.body)
         return Entry(key, value, record.version, created, updated, expires)
 

@@ -42,7 +42,7 @@ a document costing as much as ten entries of an index).
 """
 _PAGE: Final = 100
 """The page that is explained."""
-_RECORD: Final = "kv.key, kv.value, kv.type, kv.version, kv.created_at, kv.updated_at, kv.expires_at"
+_RECORD: Final = "kv.key, cast(kv.value as blob), kv.type, kv.version, kv.created_at, kv.updated_at, kv.expires_at"
 
 
 class SqliteQuery:
@@ -203,7 +203,7 @@ def _columns(select: Sequence[Path] | None) -> str:
 def _record(row: Sequence[Any], select: Sequence[Path] | None) -> Record:
     _, value, codec, version, created_at, updated_at, expires_at, *nodes = row
     if select is None:
-        return Record(value.encode(), codec, version, created_at, updated_at, expires_at)
+        return Record(value, codec, version, created_at, updated_at, expires_at)
     found = [MISSING if text is None else msgspec.Raw(text.encode()) for text in nodes]
     body = msgspec.json.encode(partial(select, found))
     return Record(body, DOCUMENT_TAG, version, created_at, updated_at, expires_at)
