@@ -135,6 +135,23 @@ class TestCachedPostgres(ServerSuite):
         )
 
 
+class TestStackOnPostgres(ServerSuite):
+    """Encrypted, then compressed, then cached."""
+
+    server = "postgres"
+    examples = 2
+    contracts = BASIC
+
+    @classmethod
+    def connect(cls, url: str) -> None:
+        own = own_database(url, cls.__name__)
+        layers = (Encryption(Keyring(Key("test", bytes(range(32))))), Compression(threshold=64))
+        policy = CachePolicy(max_staleness=3600)
+        cls.harness = EngineHarness(
+            lambda _, clock: CachedEngine(create_engine(own, clock=clock), policy, layers), shared=False
+        )
+
+
 class TestApproximateVectors(ServerSuite):
     """With an index for each collection, made while it is used."""
 

@@ -7,8 +7,10 @@ import pytest
 import servers
 from servers.suite import ServerSuite
 
+from polymem.contracts.drivers import Layer
 from polymem.engines.redis._keys import registry
 from polymem.engines.redis.engine import from_url
+from polymem.layers.cache import CachedEngine
 from polymem.layers.compression import Compression
 from polymem.layers.encryption import Encryption, Key, Keyring
 from polymem.testing import EngineHarness, UrlHarness
@@ -47,6 +49,28 @@ class TestRedisThroughLayers(RedisSuite):
         cls.harness = EngineHarness(
             lambda _, clock: from_url(url, prefix=PREFIX, clock=clock), shared=True, layers=layers
         )
+
+
+@pytest.mark.server("redis")
+class TestCachedRedis(RedisSuite):
+    """With a near cache that is told of what others write, a moment later: no clause is about two stores."""
+
+    server, examples = "redis", 10
+    layers: tuple[Layer, ...] = ()
+
+    @classmethod
+    def connect(cls, url: str) -> None:
+        cls.harness = EngineHarness(
+            lambda _, clock: CachedEngine(from_url(url, prefix=PREFIX, clock=clock), 1000, cls.layers), shared=False
+        )
+
+
+@pytest.mark.server("redis")
+class TestStackOnRedis(TestCachedRedis):
+    """Encrypted, then compressed, then cached."""
+
+    examples = 2
+    layers = (Encryption(Keyring(Key("test", bytes(range(32))))), Compression(threshold=64))
 
 
 @pytest.mark.server("redis8")
