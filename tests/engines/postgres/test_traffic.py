@@ -62,7 +62,11 @@ async def test_documents_bytes_and_expiries_share_a_batch(opened):
     rows = [
         (f"{codec} {number}", body, codec, 2**63 - 1 - number, end)
         for number, (body, codec, end) in enumerate(
-            (body, codec, end) for body in bodies for codec in ("json", "zstd+json") for end in (None, soon, now - 1)
+            (body, codec, end)
+            for body in bodies
+            for codec in ("json", "zstd+json")
+            for end in (None, soon, now - 1)
+            if body or codec != "json"  # nothing is no JSON, and an index of another test may look into all documents
         )
     ]
     await store.namespace("parts").kv.clear()

@@ -96,6 +96,7 @@ class Layout:
     def __init__(self, link: Link, every: float) -> None:
         self._link, self._every = link, every
         self._first: object = None
+        self._closed = False
         self.proven = -math.inf
         """It was so at this moment."""
 
@@ -103,14 +104,15 @@ class Layout:
         self._first = await self._link.layout()
 
     async def follow(self) -> None:
-        while True:
+        while not self._closed:  # redis-py may keep a cancellation to itself while it looks for its nodes
             asked = monotonic()
             if await self._link.layout() != self._first:
                 raise StorageConnectionError("the slots of the cluster were moved", retryable=True)
             self.proven = asked
             await asyncio.sleep(self._every)
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        self._closed = True
 
 
 class Tracking:
@@ -138,6 +140,7 @@ class Tracking:
         self._closed = True  # a group of tasks that fails at this very moment forgets that it was cancelled
         if self._task is not None:
             self._task.cancel()
+            await self._end()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._end()
 
