@@ -7,6 +7,7 @@ import pytest
 from servers.postgres import database
 from servers.suite import ServerSuite
 
+from polymem.contracts.drivers import Layer
 from polymem.core.registry import create_engine
 from polymem.engines.postgres import _vector_building
 from polymem.layers.cache import CachedEngine, CachePolicy
@@ -15,6 +16,7 @@ from polymem.layers.encryption import Encryption, Key, Keyring
 from polymem.testing import EngineHarness, UrlHarness
 
 pytestmark = [pytest.mark.integration]
+SEALED = (Encryption(Keyring(Key("test", bytes(range(32))))), Compression(threshold=64))
 BASIC = ("engine", "kv", "query", "turns", "transactions", "sql")
 
 
@@ -116,14 +118,14 @@ class TestLayersOnPostgres(ServerSuite):
     @classmethod
     def connect(cls, url: str) -> None:
         own = own_database(url, cls.__name__)
-        layers = (Encryption(Keyring(Key("test", bytes(range(32))))), Compression(threshold=64))
-        cls.harness = EngineHarness(lambda _, clock: create_engine(own, clock=clock), layers=layers)
+        cls.harness = EngineHarness(lambda _, clock: create_engine(own, clock=clock), layers=SEALED)
 
 
 class TestCachedPostgres(ServerSuite):
     server = "postgres"
     examples = 5
     contracts = BASIC
+    layers: tuple[Layer, ...] = ()
 
     @classmethod
     def connect(cls, url: str) -> None:
@@ -131,25 +133,15 @@ class TestCachedPostgres(ServerSuite):
         policy = CachePolicy(max_staleness=3600)  # alone on the database
 
         cls.harness = EngineHarness(
-            lambda _, clock: CachedEngine(create_engine(own, clock=clock), policy), shared=False
+            lambda _, clock: CachedEngine(create_engine(own, clock=clock), policy, cls.layers), shared=False
         )
 
 
-class TestStackOnPostgres(ServerSuite):
+class TestStackOnPostgres(TestCachedPostgres):
     """Encrypted, then compressed, then cached."""
 
-    server = "postgres"
     examples = 2
-    contracts = BASIC
-
-    @classmethod
-    def connect(cls, url: str) -> None:
-        own = own_database(url, cls.__name__)
-        layers = (Encryption(Keyring(Key("test", bytes(range(32))))), Compression(threshold=64))
-        policy = CachePolicy(max_staleness=3600)
-        cls.harness = EngineHarness(
-            lambda _, clock: CachedEngine(create_engine(own, clock=clock), policy, layers), shared=False
-        )
+    layers = SEALED
 
 
 class TestApproximateVectors(ServerSuite):

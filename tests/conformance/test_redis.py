@@ -16,6 +16,7 @@ from polymem.layers.encryption import Encryption, Key, Keyring
 from polymem.testing import EngineHarness, UrlHarness
 
 pytestmark = pytest.mark.integration
+SEALED = (Encryption(Keyring(Key("test", bytes(range(32))))), Compression(threshold=64))
 PREFIX = f"polymem-conformance-{os.getpid()}"
 """The clocks of several processes differ: none must sweep what another one still sees."""
 
@@ -45,9 +46,8 @@ class TestRedisThroughLayers(RedisSuite):
 
     @classmethod
     def connect(cls, url: str) -> None:
-        layers = Encryption(Keyring(Key("test", bytes(range(32))))), Compression(threshold=64)
         cls.harness = EngineHarness(
-            lambda _, clock: from_url(url, prefix=PREFIX, clock=clock), shared=True, layers=layers
+            lambda _, clock: from_url(url, prefix=PREFIX, clock=clock), shared=True, layers=SEALED
         )
 
 
@@ -70,7 +70,7 @@ class TestStackOnRedis(TestCachedRedis):
     """Encrypted, then compressed, then cached."""
 
     examples = 2
-    layers = (Encryption(Keyring(Key("test", bytes(range(32))))), Compression(threshold=64))
+    layers = SEALED
 
 
 @pytest.mark.server("redis8")

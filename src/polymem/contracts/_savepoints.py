@@ -49,9 +49,9 @@ class Savepoints:
             await to_the_end(self._transaction.release(name))
 
     def _forget(self, name: str, *, itself: bool) -> None:
-        later = list(self._marks)[list(self._marks).index(name) + (not itself) :]
-        for one in later:
-            del self._marks[one]
+        names = list(self._marks)
+        for later in names[names.index(name) + (not itself) :]:
+            del self._marks[later]
 
 
 @final

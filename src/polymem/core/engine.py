@@ -112,7 +112,9 @@ async def probe_of(engine: Any) -> str | None:
 
 
 class Engine(Protocol):
-    """A database: opened once, shared by every namespace of a `Store`. It may be `Pooled`, `Probed` and `Leasing` too."""
+    """A database: opened once, shared by every namespace of a `Store`. It may be `Pooled`, `Replicated`,
+    `Probed`, `Leasing` and `Telling` too.
+    """
 
     name: str
     remote: bool

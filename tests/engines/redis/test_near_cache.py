@@ -419,46 +419,47 @@ async def _all_see(cached: Store, store: Store, value: int) -> None:
         assert await cached.namespace(name).kv.get("a") == value
 
 
+@pytest.fixture(name="own")
+async def give_own(
+    new_cached: NewStore, prefix: str, tmp_path: Path
+) -> AsyncIterator[tuple[RedisCluster, Store, Store]]:
+    """A Cluster that may be changed, and two stores on it: one with a near cache, one without."""
+    cluster = RedisCluster(tmp_path)
+    try:
+        async with (
+            new_cached(cluster.url) as cached,
+            Store(Session(create_engine(cluster.url, prefix=prefix), sweep_every=None)) as store,
+        ):
+            await _all_see(cached, store, 1)
+            yield cluster, cached, store
+    finally:
+        cluster.kill()
+
+
 @pytest.mark.anyio
 @pytest.mark.integration
 @pytest.mark.server("redis_cluster")
-async def test_a_primary_that_is_replaced(new_cached: NewStore, prefix: str, tmp_path: Path) -> None:
+async def test_a_primary_that_is_replaced(own: tuple[RedisCluster, Store, Store]) -> None:
     """The cache is off until the nodes agree again, then every server that holds data is heard."""
-    cluster = RedisCluster(tmp_path)
-    try:
-        async with (
-            new_cached(cluster.url) as cached,
-            Store(Session(create_engine(cluster.url, prefix=prefix), sweep_every=None)) as store,
-        ):
-            await _all_see(cached, store, 1)
-            cluster.primaries()[0].kill()
-            await until(lambda: not listening(cached).current())
-            await until(lambda: listening(cached).current())
-            await _all_see(cached, store, 2)
-    finally:
-        cluster.kill()
+    cluster, cached, store = own
+    cluster.primaries()[0].kill()
+    await until(lambda: not listening(cached).current())
+    await until(lambda: listening(cached).current())
+    await _all_see(cached, store, 2)
 
 
 @pytest.mark.anyio
 @pytest.mark.integration
 @pytest.mark.server("redis_cluster")
-async def test_slots_that_move(new_cached: NewStore, prefix: str, tmp_path: Path) -> None:
+async def test_slots_that_move(own: tuple[RedisCluster, Store, Store]) -> None:
     """A replica takes over while its primary lives: no call fails, for MOVED is followed, and all is heard again."""
-    cluster = RedisCluster(tmp_path)
-    try:
-        async with (
-            new_cached(cluster.url) as cached,
-            Store(Session(create_engine(cluster.url, prefix=prefix), sweep_every=None)) as store,
-        ):
-            await _all_see(cached, store, 1)
-            before = listening(cached)._parts
-            replica = next(node for node in cluster.nodes if b"role:slave" in node.say("INFO", "replication"))
-            assert replica.say("CLUSTER", "FAILOVER") == b"+OK\r\n"
-            await until(lambda: b"role:master" in replica.say("INFO", "replication"))
-            await until(lambda: listening(cached)._parts is not before)
-            await _all_see(cached, store, 2)
-    finally:
-        cluster.kill()
+    cluster, cached, store = own
+    before = listening(cached)._parts
+    replica = next(node for node in cluster.nodes if b"role:slave" in node.say("INFO", "replication"))
+    assert replica.say("CLUSTER", "FAILOVER") == b"+OK\r\n"
+    await until(lambda: b"role:master" in replica.say("INFO", "replication"))
+    await until(lambda: listening(cached)._parts is not before)
+    await _all_see(cached, store, 2)
 
 
 @integration

@@ -14,7 +14,8 @@ from polymem.store import Store
 pytestmark = pytest.mark.anyio
 
 
-async def test_long_work_pauses_and_short_work_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def stopped(monkeypatch: pytest.MonkeyPatch) -> tuple[list[float], list[float]]:
+    """The time, which stands still unless a test moves it on, and the naps."""
     now, naps = [0.0], list[float]()
 
     class Time:
@@ -22,6 +23,11 @@ async def test_long_work_pauses_and_short_work_does_not(monkeypatch: pytest.Monk
         sleep = staticmethod(naps.append)
 
     monkeypatch.setattr(_pace, "time", Time)
+    return now, naps
+
+
+async def test_long_work_pauses_and_short_work_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, naps = stopped(monkeypatch)
     monkeypatch.setattr(_pace, "SLICE", 1.0)
     done = []
     for item in paced(range(10)):
@@ -35,13 +41,7 @@ async def test_long_work_pauses_and_short_work_does_not(monkeypatch: pytest.Monk
 
 async def test_the_steps_of_one_work_share_its_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several steps that are short each are long together."""
-    now, naps = [0.0], list[float]()
-
-    class Time:
-        perf_counter = staticmethod(lambda: now[0])
-        sleep = staticmethod(naps.append)
-
-    monkeypatch.setattr(_pace, "time", Time)
+    now, naps = stopped(monkeypatch)
     pace = Pace(1.0)
     for _ in range(5):
         for _ in paced([1], pace):

@@ -11,7 +11,6 @@ from typing import Final, NamedTuple
 from polymem.contracts.vectors import VectorSpace
 from polymem.engines.postgres._runner import Fetch, Runner
 
-KINDS: Final = ("hnsw", "ivfflat")
 _CLASSES: Final = {"cosine": "cosine_ops", "dot": "ip_ops", "l2": "l2_ops"}
 _FLOATS, _HALVES = 2000, 4000
 """Up to how many dimensions pgvector indexes float32 and float16."""

@@ -140,9 +140,9 @@ class Tracking:
         self._closed = True  # a group of tasks that fails at this very moment forgets that it was cancelled
         if self._task is not None:
             self._task.cancel()
-            await self._end()
+        await self._end()  # for what does not hear of a cancellation
+        if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._end()
 
     async def _begin(self) -> None:
         try:
@@ -175,6 +175,7 @@ class Tracking:
                 if not self._parts:
                     await self._begin()
                     pause = _FIRST_PAUSE
+                    continue  # unless it was closed meanwhile
                 async with asyncio.TaskGroup() as together:
                     for part in self._parts:
                         together.create_task(part.follow())

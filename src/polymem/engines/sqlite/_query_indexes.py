@@ -26,12 +26,12 @@ _USED: Final = "query_index_use:"
 _TRIGGERS: Final = ("insert", "update", "delete")
 
 
-def is_document(table: str = "") -> str:
-    """The condition that a record is a JSON document.
+def is_document(type: str = "type") -> str:
+    """The condition that a record of this type is a JSON document.
 
     It comes before any other condition on the value, because JSON functions fail on what is no JSON.
     """
-    return f"({table}type = 'json' or ({table}type >= 'model:' and {table}type < 'model;'))"
+    return f"({type} = 'json' or ({type} >= 'model:' and {type} < 'model;'))"
 
 
 def defined(connection: apsw.Connection) -> list[IndexInfo]:
@@ -109,9 +109,9 @@ def _build(connection: apsw.Connection, index: IndexInfo) -> None:
 
 def _trigger(index: IndexInfo, event: str) -> str:
     name = f'"{index.name}"'
-    put = f"insert into {name} select {_row(index, 'new.')} where {is_document('new.')};"
+    put = f"insert into {name} select {_row(index, 'new.')} where {is_document('new.type')};"
     fixed = "".join(f"and {column} = {sql} " for column, sql in _placed(index, "old."))
-    take = f"delete from {name} where {is_document('old.')} and namespace = old.namespace {fixed}and key = old.key;"
+    take = f"delete from {name} where {is_document('old.type')} and namespace = old.namespace {fixed}and key = old.key;"
     work = {"insert": put, "update": take + put, "delete": take}[event]
     return f'create trigger "{index.name}_{event}" after {event} on pm_kv begin {work} end'
 

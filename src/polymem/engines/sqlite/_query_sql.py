@@ -54,7 +54,7 @@ class Scope:
             texts.append(f"{table}.key < ?")
             values.append(end)
         sql, more = compile_at(where, source.place)
-        texts += [is_document("kv.")] if source.index is None else []
+        texts += [is_document("kv.type")] if source.index is None else []
         texts += [f"({table}.expires_at is null or {table}.expires_at > ?)", sql]
         return " and ".join(texts), [*values, self.now, *more]
 

@@ -13,9 +13,9 @@ from polymem.core.clock import Clock
 from polymem.core.codec import decode_json, encode_json
 from polymem.core.ids import uuid7
 from polymem.core.page import Page
-from polymem.core.text import prefix_end
 from polymem.engines.sqlite._database import Runner
 from polymem.engines.sqlite._schema import UPLOAD_LIFETIME
+from polymem.engines.sqlite.kv import key_bound
 from polymem.errors import StorageDataError, StorageNotFoundError
 
 _INFO: Final = "key, size, checksum, content_type, metadata, created_at, upload"
@@ -118,7 +118,7 @@ class SqliteBlobs:
 
     async def page(self, container: str, prefix: str, after: str | None, limit: int, /) -> Page[BlobInfo]:
         start = prefix if after is None else max(prefix, after + "\x00")
-        row = (self._namespace, container, start, prefix_end(prefix) or b"", limit)  # all bytes are above all text
+        row = (self._namespace, container, start, key_bound(prefix), limit)
         query = f"select {_INFO} from pm_blobs where {_PLACE} and key >= ?3 and key < ?4 order by key limit ?5"
         infos = await self._runner.read(lambda c: [_info(found) for found in c.execute(query, row)])
         return Page(infos, infos[-1].key if infos and len(infos) == limit else None)

@@ -26,7 +26,7 @@ _GET_MANY: Final = (
 )
 """One statement for any number of keys, in their order."""
 _ENTRY: Final = f"select {_COLUMNS} from pm_kv where namespace = ? and key = ? and {_LIVE}"
-_VALUE: Final = f"iif({is_document().replace('type', '?4')}, cast(?3 as text), ?3)"
+_VALUE: Final = f"iif({is_document('?4')}, cast(?3 as text), ?3)"
 """A document is kept as readable text, what a layer or a codec of its own made as a BLOB. A string instead of the bytes
 would be made of them only to be made bytes again.
 """
@@ -52,8 +52,6 @@ _COUNT: Final = (
     f"(select count(*) from pm_kv indexed by pm_kv_expires where expires_at <= ?4 and {_RANGE})"
 )
 """Both parts read an index alone: the records themselves would be fetched one by one, wherever they are."""
-_NO_END: Final = b""
-"""Above every key: SQLite puts all bytes behind all text."""
 
 
 class SqliteKV:
@@ -146,22 +144,20 @@ class SqliteKV:
 
     async def page(self, prefix: str, after: str | None, limit: int, /) -> Page[tuple[str, Record]]:
         start = prefix if after is None else max(prefix, after + "\x00")
-        row = (self._namespace, start, prefix_end(prefix) or _NO_END, self._clock.now(), limit)
+        row = (self._namespace, start, key_bound(prefix), self._clock.now(), limit)
         query = f"select key, {_COLUMNS} from pm_kv where {_RANGE} and {_LIVE} order by key limit ?"
         rows: list[tuple[Any, ...]] = await self._runner.read(lambda c: c.execute(query, row).fetchall())
         return Page([(r[0], _record(r[1:])) for r in rows], rows[-1][0] if len(rows) == limit else None)
 
     async def count(self, prefix: str, /) -> int:
-        row = (self._namespace, prefix, prefix_end(prefix) or _NO_END, self._clock.now())
+        row = (self._namespace, prefix, key_bound(prefix), self._clock.now())
         return int(await self._runner.read(lambda c: c.execute(_COUNT, row).get))
 
     async def clear(self) -> int:
         namespace, now = self._namespace, self._clock.now()
 
         def clear(connection: apsw.Connection) -> int:
-            live = connection.execute(
-                f"select count(*) from pm_kv where namespace = ? and {_LIVE}", (namespace, now)
-            ).get
+            live = connection.execute(_COUNT, (namespace, "", key_bound(""), now)).get
             logged = _changes.newest(connection)
             connection.execute("delete from pm_kv where namespace = ?", (namespace,))
             _changes.cleared(connection, logged)
@@ -175,6 +171,11 @@ class SqliteKV:
             return connection.changes() > 0
 
         return await self._runner.write(run, savepoint=False)
+
+
+def key_bound(prefix: str) -> str | bytes:
+    """What is above every key with the prefix, and below all others that are greater: SQLite puts bytes behind all text."""
+    return prefix_end(prefix) or b""
 
 
 def _put_rows(connection: apsw.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
