@@ -116,7 +116,7 @@ def test_streams_page_by_page(recorder: Any) -> None:
 
     asyncio.run(run())
     asked = [(query.offset, after and after.key, limit) for _, (query, after, limit), _ in driver.calls]
-    assert asked == [(3, None, 500), (0, "b", 1000), (0, "d", 2000), (0, None, 3), (0, "b", 1)]
+    assert asked == [(3, None, 1000), (0, "b", 2000), (0, "d", 4000), (0, None, 3), (0, "b", 1)]
 
 
 def test_cursors_carry_position_and_query(recorder: Any) -> None:

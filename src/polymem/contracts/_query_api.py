@@ -1,6 +1,8 @@
 """The querying half of `KeyValue`: defaults, checks, page loops and cursors over a `QueryDriver`."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
+from itertools import starmap
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 from polymem.contracts._input import Where
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from polymem.contracts.kv import Entry, Record
 
 T = TypeVar("T")
-_PAGE: Final = 500
+_PAGE: Final = 1000
 _LARGEST_PAGE: Final = 8000
 
 
@@ -62,12 +64,12 @@ class Queries(Generic[T]):
         With `select` their values are partial documents. A `cursor` of `find_many` continues after its page.
         """
         driver, wanted = self._driver_of_queries(), checked_query(prefix, where, order_by, select, offset)
-        left = _LARGEST_PAGE if limit is None else check_limit(limit)
+        left, answer = _LARGEST_PAGE if limit is None else check_limit(limit), self._answering(wanted)
         after, size = Listing(self._scope, wanted).decode(cursor), _PAGE
         while left > 0:
             page = await driver.find(wanted, after, min(left, size))
             for key, record in page.items:
-                yield self._answer(wanted, key, record)
+                yield answer(key, record)
             if page.after is None:
                 return
             after, wanted = page.after, _from_here(wanted)
@@ -97,7 +99,7 @@ class Queries(Generic[T]):
         """The first entry of the query, None where there is none."""
         wanted = checked_query(prefix, where, order_by, select)
         page = await self._driver_of_queries(timeout).find(wanted, None, 1)
-        return self._answer(wanted, *page.items[0]) if page.items else None
+        return self._answering(wanted)(*page.items[0]) if page.items else None
 
     @overload
     async def find_many(
@@ -130,7 +132,7 @@ class Queries(Generic[T]):
         wanted = checked_query(prefix, where, order_by, select, offset)
         listing = Listing(self._scope, wanted)
         page = await self._driver_of_queries(timeout).find(wanted, listing.decode(cursor), limit)
-        return [self._answer(wanted, key, record) for key, record in page.items], listing.encode(page.after)
+        return [*starmap(self._answering(wanted), page.items)], listing.encode(page.after)
 
     async def aggregate(
         self,
@@ -202,12 +204,10 @@ class Queries(Generic[T]):
             raise StorageUnsupportedError("there are no indexes; queries work without them", operation="query")
         return self._driver_of_queries(timeout)
 
-    def _answer(self, query: Query, key: str, record: "Record") -> "Entry[Any]":
-        if query.select is None:
-            return self._entry(key, record)
-        return self._entry(key, record, decode_json)
+    def _answering(self, query: Query) -> "Callable[[str, Record], Entry[Any]]":
+        return self._entry if query.select is None else partial(self._entry, decode=decode_json)
 
-    def _entry(self, key: str, record: "Record", decode: Callable[[bytes], Any] | None = None, /) -> "Entry[Any]":
+    def _entry(self, key: str, record: "Record", decode: Callable[[bytes], Any] | None = None) -> "Entry[Any]":
         raise NotImplementedError
 
 

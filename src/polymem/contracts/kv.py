@@ -363,12 +363,12 @@ class KeyValue(Queries[T], BulkApi[T], Watchable):
         what = f"the reply was lost and {'nothing' if record is None else 'another value'} is stored"
         raise StorageConflictError(what, field="key", outcome=Outcome.UNKNOWN) from error
 
-    def _entry(self, key: str, record: Record, decode: Callable[[bytes], Any] | None = None, /) -> Entry[Any]:
-        expires = None if record.expires_at is None else to_datetime(record.expires_at)
-        created = to_datetime(record.created_at)
-        updated = created if record.updated_at == record.created_at else to_datetime(record.updated_at)
-        value = self._value(record.body, record.codec) if decode is None else decode(record.body)
-        return Entry(key, value, record.version, created, updated, expires)
+    def _entry(self, key: str, record: Record, decode: Callable[[bytes], Any] | None = None) -> Entry[Any]:
+        body, tag, version, created_at, updated_at, expires_at = record
+        created = to_datetime(created_at)
+        updated = created if updated_at == created_at else to_datetime(updated_at)
+        expires = None if expires_at is None else to_datetime(expires_at)
+        return Entry(key, self._value(body, tag) if decode is None else decode(body), version, created, updated, expires)
 
     def _value(self, body: bytes, tag: str) -> T:
         if tag != self._tag:

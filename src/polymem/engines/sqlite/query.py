@@ -1,8 +1,7 @@
 """Queries over `pm_kv` in SQL; nothing is filtered or ordered in Python."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Sequence
 from math import isqrt
 from typing import Any, Final, TypeVar
 
@@ -58,13 +57,12 @@ class SqliteQuery:
 
         def find(connection: apsw.Connection) -> Found:
             statements = _statements(connection, scope, query, after, limit)
-            hits = list(_hits(connection, statements, query.offset, limit + 1))
-            statement, row = hits[limit - 1] if limit and len(hits) > limit else (None, ())
-            rows = [row for _, row in hits[:limit]]
+            hits = _hits(connection, statements, query.offset, limit + 1)
+            following = statements[0].position(hits[limit - 1]) if limit and len(hits) > limit else None
+            rows = hits[:limit]
             if not statements[0].whole:
                 rows = _records(connection, scope.namespace, [row[0] for row in rows], query.select)
-            items = [(row[0], _record(row, query.select)) for row in rows]
-            return Found(items, None if statement is None else statement.position(row))
+            return Found(_items(rows, query.select), following)
 
         return await self._runner.read(_sound(find))
 
@@ -162,25 +160,15 @@ def _is_dense(connection: apsw.Connection, scope: Scope, query: Query, source: S
 
 def _hits(
     connection: apsw.Connection, statements: Sequence[Statement], offset: int, limit: int
-) -> Iterator[tuple[Statement, tuple[Any, ...]]]:
+) -> list[tuple[Any, ...]]:
     if len(statements) == 1:
         (only,) = statements
-        rows = connection.execute(f"{only.sql} limit ? offset ?", (*only.values, limit, offset))
-        yield from ((only, row) for row in rows)
-        return
-    left = offset + limit
-    yield from islice(_in_turn(connection, statements, left), offset, left)
-
-
-def _in_turn(
-    connection: apsw.Connection, statements: Sequence[Statement], left: int
-) -> Iterator[tuple[Statement, tuple[Any, ...]]]:
+        return connection.execute(f"{only.sql} limit ? offset ?", (*only.values, limit, offset)).fetchall()
+    rows: list[tuple[Any, ...]] = []
     for statement in statements:
-        rows = connection.execute(f"{statement.sql} limit ?", (*statement.values, left)).fetchall()
-        yield from ((statement, row) for row in rows)
-        left -= len(rows)
-        if not left:
-            return
+        left = offset + limit - len(rows)
+        rows += connection.execute(f"{statement.sql} limit ?", (*statement.values, left)).fetchall() if left else ()
+    return rows[offset:]
 
 
 def _records(
@@ -200,10 +188,14 @@ def _columns(select: Sequence[Path] | None) -> str:
     return ", ".join([_RECORD.replace(VALUE, "''"), *(in_document(path, VALUE).node for path in select)])
 
 
-def _record(row: Sequence[Any], select: Sequence[Path] | None) -> Record:
-    _, value, codec, version, created_at, updated_at, expires_at, *nodes = row
+def _items(rows: Sequence[tuple[Any, ...]], select: Sequence[Path] | None) -> list[tuple[str, Record]]:
     if select is None:
-        return Record(value, codec, version, created_at, updated_at, expires_at)
+        return [(row[0], Record._make(row[1:])) for row in rows]
+    return [(row[0], _partial(row, select)) for row in rows]
+
+
+def _partial(row: Sequence[Any], select: Sequence[Path]) -> Record:
+    _, _, _, version, created_at, updated_at, expires_at, *nodes = row
     found = [MISSING if text is None else msgspec.Raw(text.encode()) for text in nodes]
     body = msgspec.json.encode(partial(select, found))
     return Record(body, DOCUMENT_TAG, version, created_at, updated_at, expires_at)
