@@ -240,9 +240,9 @@ async def used_after_its_end(kit: Kit) -> None:
     """A view kept beyond its block is of no use."""
     async with kit.store.transaction() as tx:
         await tx.kv.put("a", 1)
-    for call in (tx.kv.put("a", 2), tx.kv.get("a"), tx.kv.count()):
+    for call in (lambda: tx.kv.put("a", 2), lambda: tx.kv.get("a"), tx.kv.count):
         with refused(StorageConnectionError):
-            await call
+            await call()
     assert await kit.store.kv.get("a") == 1
 
 
@@ -257,6 +257,23 @@ async def takes_no_longer_than_allowed(kit: Kit) -> None:
                 await tx.kv.put("b", 1)
     assert await kit.store.kv.count() == 0
     await kit.store.kv.put("c", 1)
+
+
+@clause("transactions", uses=["kv"])
+async def what_its_owner_does_wrong_says_nothing_of_the_engine(kit: Kit) -> None:
+    """However often a transaction that is over is used, the store goes on working; another try would not help."""
+    async with kit.store.transaction() as ended:
+        await ended.kv.put("a", 1)
+    with refused(StorageTimeoutError):
+        async with kit.store.transaction(timeout=0.05) as late:
+            await asyncio.sleep(0.2)
+            for _ in range(6):
+                with refused(StorageConnectionError):
+                    await ended.kv.get("a")
+                with refused(StorageTimeoutError) as caught:
+                    await late.kv.get("a")
+                assert not caught.error.retryable
+    assert await kit.store.kv.get("a") == 1
 
 
 @clause("transactions", uses=["kv"])
