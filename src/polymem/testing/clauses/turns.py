@@ -105,10 +105,10 @@ async def a_taken_turn_id(kit: Kit) -> None:
     """It is a conflict and nothing is written, unless the turn is to be replaced."""
     turns = kit.store.turns
     await turns.append("s", "user", "old", turn_id=2)
-    with refused(StorageConflictError):
+    with refused(StorageConflictError, field="turn_id"):
         await turns.append("s", "user", "new", turn_id=2)
     batch = [TurnInput("user", "a"), TurnInput("user", "b", turn_id=2)]
-    with refused(StorageConflictError):
+    with refused(StorageConflictError, field="turn_id"):
         await turns.append_many("s", batch)
     assert [turn.content async for turn in turns.scan("s")] == ["old"]
     made = await turns.append("s", "user", "new", turn_id=2, replace=True)
@@ -211,6 +211,69 @@ async def sweeping(kit: Kit) -> None:
     assert await kit.store.delete_expired() >= 1
     assert await turns.count("t", include_expired=True) == 0
     assert await turns.count("s") == 2
+
+
+@clause("turns")
+async def touching(kit: Kit) -> None:
+    """Every live turn of a session, and of no other, lives so long from now on; nothing else of them changes."""
+    turns = kit.store.turns
+    await turns.append("s", "user", "gone", ttl=1)
+    await turns.append_many("s", [TurnInput("user", "a", metadata={"n": 1}, ttl=5), TurnInput("user", "b", ttl=None)])
+    await turns.append("t", "user", "other", ttl=5)
+    kit.clock.advance(2)
+    before = await listed(turns.scan("s"))
+    assert await turns.touch("s", ttl=100) == 2
+    until = to_datetime(kit.clock.now()) + timedelta(seconds=100)
+    assert await listed(turns.scan("s")) == [turn._replace(expires_at=until) for turn in before]
+    kit.clock.advance(99)
+    assert await turns.count() == await turns.count("s") == 2
+    assert await turns.touch("s", ttl=None) == 2
+    kit.clock.advance(10_000)
+    assert [turn.expires_at async for turn in turns.scan("s")] == [None, None]
+    assert await turns.touch("s") == 2
+    kit.clock.advance(DEFAULT_TTL)
+    assert await turns.touch("s") == await turns.touch("nobody") == 0
+    assert await listed(turns.sessions()) == []
+
+
+@clause("turns")
+async def touching_it_away(kit: Kit) -> None:
+    """With an instant that has passed the turns have expired, and are swept like others."""
+    turns = kit.store.turns
+    await turns.append_many("s", [TurnInput("user", f"{n}", ttl=None) for n in range(3)])
+    assert await turns.touch("s", ttl=0) == 3
+    assert await turns.count("s") == await turns.touch("s") == 0
+    assert await kit.store.delete_expired() >= 3
+    assert await turns.count("s", include_expired=True) == 0
+
+
+@clause("turns")
+async def touching_while_others_append(kit: Kit) -> None:
+    """No turn is lost."""
+    turns = kit.store.turns
+
+    async def work(number: int) -> None:
+        if number % 2:
+            await turns.append("s", "user", f"{number}")
+        else:
+            await turns.touch("s", ttl=1000)
+
+    await kit.together(work)
+    assert await turns.count("s") == TASKS // 2
+
+
+@clause("turns", uses=["transactions"])
+async def touching_in_a_transaction(kit: Kit) -> None:
+    """It is seen there at once, and outside when that is committed."""
+    turns = kit.store.turns
+    before = await turns.append("s", "user", "x", ttl=None)
+    async with kit.store.transaction() as tx:
+        assert await tx.turns.touch("s", ttl=5) == 1
+        inside = await tx.turns.get("s", 1)
+    assert inside is not None
+    assert inside == await turns.get("s", 1) != before
+    kit.clock.advance(5)
+    assert await turns.count("s") == 0
 
 
 @clause("turns")

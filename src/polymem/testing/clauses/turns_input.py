@@ -18,7 +18,7 @@ async def bad_sessions(kit: Kit) -> None:
     for session in (*NOT_TEXT, *TOO_LONG):
         for call in (
             lambda s: turns.append(s, "user", "x"), lambda s: turns.append_many(s, []), lambda s: turns.get(s, 1),
-            turns.recent, turns.clear, lambda s: turns.delete(s, 1), lambda s: listed(turns.scan(s)),
+            turns.recent, turns.clear, turns.touch, lambda s: turns.delete(s, 1), lambda s: listed(turns.scan(s)),
         ):  # fmt: skip
             with refused(StorageDataError, field="session_id"):
                 await call(session)
