@@ -1,9 +1,9 @@
 """The index in memory and its stored records, kept in step: loading, refreshing, writing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 
 from polymem.attribute_index.changes import Change, Unsaved, replay
 from polymem.attribute_index.postings import Postings
@@ -19,6 +19,9 @@ _TURN: Final = 50
 """Entities indexed before other tasks get a turn: about a millisecond."""
 _AT_ONCE: Final = 64
 """Entities written side by side: an engine that groups commits makes them durable together."""
+_TOGETHER: Final = 4
+"""Batches written side by side, for the same reason."""
+Outcome = TypeVar("Outcome")
 Seen = tuple[Attributes | None, int | None]
 """What is stored of an entity and its version; (None, None) where there is nothing."""
 
@@ -91,12 +94,11 @@ class Mirror:
 
     async def replace(self, entities: Mapping[str, Attributes | None]) -> int:
         """Store these attributes whatever was there (None: delete); how many were deleted."""
-        removed = 0
-        for done, ids in enumerate(_batches(list(entities), _BATCH)):
-            await self._pace(done * _BATCH)
-            async with self._writing(ids):
-                removed += await to_the_end(self._replace({entity_id: entities[entity_id] for entity_id in ids}, {}))
-        return removed
+
+        def store(ids: Sequence[str], turn: int) -> Awaitable[int]:
+            return self._replace({entity_id: entities[entity_id] for entity_id in ids}, {}, turn)
+
+        return await self._in_batches(list(entities), store)
 
     async def save(self) -> int:
         """Store the unsaved changes; how many entities were written. What fails stays unsaved."""
@@ -105,21 +107,32 @@ class Mirror:
         others: list[str] = []
         for entity_id, unsaved in self.unsaved.items():
             (whole if unsaved.absolute else others).append(entity_id)
-        for ids in _batches(whole, _BATCH):
-            async with self._writing(ids):
-                await to_the_end(self._save_whole(ids))
+        await self._in_batches(whole, self._save_whole)
         for ids in _batches(others, _AT_ONCE):
-            outcomes = await asyncio.gather(*map(self._save_one, ids), return_exceptions=True)
-            for failure in outcomes:
-                if isinstance(failure, BaseException):
-                    raise failure
+            await _all([self._save_one(entity_id) for entity_id in ids])
         return len(dirty)
 
-    async def _save_whole(self, ids: Sequence[str]) -> None:
+    async def _in_batches(self, ids: Sequence[str], store: Callable[[Sequence[str], int], Awaitable[int]]) -> int:
+        """Store a batch of them at a time and several side by side; the sum of what `store` returns."""
+        found = 0
+        for some in _batches(ids, _BATCH * _TOGETHER):
+            parts = enumerate(_batches(some, _BATCH))
+            found += sum(await _all([self._one_batch(part, store, turn) for turn, part in parts]))
+        return found
+
+    async def _one_batch(
+        self, ids: Sequence[str], store: Callable[[Sequence[str], int], Awaitable[int]], turn: int
+    ) -> int:
+        await _turns(turn)
+        async with self._writing(ids):
+            return await to_the_end(store(ids, turn))
+
+    async def _save_whole(self, ids: Sequence[str], turn: int = 0) -> int:
         """Those of the entities whose unsaved changes start anew; while this waited, `load` may have dropped them."""
         found = {entity_id: self.unsaved[entity_id] for entity_id in ids if entity_id in self.unsaved}
         taken = {entity_id: list(one.changes) for entity_id, one in found.items() if one.absolute}
-        await self._replace({entity_id: replay(changes, None) for entity_id, changes in taken.items()}, taken)
+        wanted = {entity_id: replay(changes, None) for entity_id, changes in taken.items()}
+        return await self._replace(wanted, taken, turn)
 
     async def _save_one(self, entity_id: str) -> None:
         async with self._writing([entity_id]):
@@ -152,10 +165,14 @@ class Mirror:
                 self._hold_fresh(entity_id, (wanted, version), changes)
                 return True
 
-    async def _replace(self, batch: Mapping[str, Attributes | None], taken: Mapping[str, Sequence[Change]]) -> int:
+    async def _replace(
+        self, batch: Mapping[str, Attributes | None], taken: Mapping[str, Sequence[Change]], turn: int = 0
+    ) -> int:
         puts = {entity_id: attributes for entity_id, attributes in batch.items() if attributes is not None}
         versions = await self._records.entities.put_many(puts)
-        for entity_id, attributes in puts.items():
+        await _turns(turn)
+        for done, (entity_id, attributes) in enumerate(puts.items(), 1):
+            await self._pace(done)
             self._hold_fresh(entity_id, (attributes, versions[entity_id]), taken.get(entity_id, ()))
         gone = [entity_id for entity_id in batch if entity_id not in puts]
         removed = await self._records.entities.delete_many(gone) if gone else 0
@@ -232,6 +249,23 @@ class Mirror:
 
 def _seen(entry: Entry[Any] | None) -> Seen:
     return (None, None) if entry is None else (check_stored(entry.value), entry.version)
+
+
+async def _all(works: Sequence[Coroutine[Any, Any, Outcome]]) -> list[Outcome]:
+    """The outcomes of works side by side, once all have ended; the first failure is raised then."""
+    if len(works) == 1:  # most changes are of one entity, and a task of its own would cost a turn of the loop
+        return [await works[0]]
+    outcomes = await asyncio.gather(*works, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return cast("list[Outcome]", outcomes)
+
+
+async def _turns(number: int) -> None:
+    """Batches that are stored side by side are encoded, and indexed, in one turn of the loop each: others get theirs."""
+    for _ in range(number):
+        await asyncio.sleep(0)
 
 
 def _batches(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:

@@ -40,6 +40,8 @@ def _keys(attributes: Attributes) -> dict[str, set[tuple[Kind, Scalar]]]:
 
 def check_scalar(value: object, *, field: str) -> Scalar:
     """One value as it is kept; subclasses such as enums become the plain type."""
+    if type(value) is str and value.isprintable():  # so neither U+0000 nor a surrogate is in it
+        return value
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -62,9 +64,9 @@ def check_attributes(attributes: object, *, field: str) -> Attributes:
     """The attributes of one entity, from a mapping of names to a value or a list of values."""
     if not isinstance(attributes, Mapping):
         raise StorageDataError("expected a mapping of attribute names to values", field=field)
+    names = f"{field} name"
     found = {
-        check_key(name, field=f"{field} name"): check_values(value, field=f"{field}.{name}")
-        for name, value in attributes.items()
+        check_key(name, field=names): check_values(value, field=f"{field}.{name}") for name, value in attributes.items()
     }
     return {name: values for name, values in found.items() if values}
 

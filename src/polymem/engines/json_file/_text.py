@@ -65,8 +65,12 @@ class Renderer:
         """The text of a state."""
         names = sorted(name for name in state if state[name])
         self._known = {name: _texts(state[name], self._known.get(name, {})) for name in names}
-        namespaces = b",".join(_namespace_text(name, texts) for name, texts in self._known.items())
-        return _HEAD + namespaces + (b"\n  }\n}\n" if namespaces else b"}\n}\n")
+        texts = [text for name, known in self._known.items() for text in _namespace_texts(name, known)]
+        if not texts:
+            return _HEAD + b"}\n}\n"
+        texts[0] = _HEAD + texts[0]
+        texts[-1] += b"\n  }\n}\n"
+        return b",".join(texts)  # once: of a large file each copy costs as much as writing it
 
 
 def _texts(records: Mapping[str, Record], known: _Texts) -> _Texts:
@@ -78,9 +82,12 @@ def _texts(records: Mapping[str, Record], known: _Texts) -> _Texts:
     return texts
 
 
-def _namespace_text(name: str, texts: _Texts) -> bytes:
-    records = b",".join([text for _, text in texts.values()])
-    return b"".join((_NAMESPACE, msgspec.json.encode(f"/{name}"), b": {", records, _NAMESPACE, b"}"))
+def _namespace_texts(name: str, known: _Texts) -> list[bytes]:
+    """What stands between commas: the first and the last also have what is around the records."""
+    texts = [text for _, text in known.values()]
+    texts[0] = b"".join((_NAMESPACE, msgspec.json.encode(f"/{name}"), b": {", texts[0]))
+    texts[-1] += _NAMESPACE + b"}"
+    return texts
 
 
 def _record_text(key: str, record: Record) -> bytes:

@@ -39,7 +39,7 @@ def from_url(url: str, **options: Any) -> "JsonFileEngine":
     given = {**dict(parse_qsl(parts.query, keep_blank_values=True)), **options}
     unknown = given.keys() - {"autosave", "clock"}
     if unknown:
-        raise StorageDataError(f"unknown option {min(unknown)}; there is autosave", field="url")
+        raise StorageDataError(f"unknown option {min(unknown)}; there is autosave", field=min(unknown))
     return JsonFileEngine(path, **given)
 
 
