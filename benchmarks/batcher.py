@@ -1,13 +1,17 @@
+"""The batcher over a fake driver whose round trip, of a call or of a batch, takes 100 us and no processor of the server's."""
+
 import asyncio
-import statistics
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from time import perf_counter
+from typing import Any
+
+from report import Figure, arguments, finish
 
 from polymem.core.batch import Batcher
+from polymem.jobs.measure import interleaved, ratios, spread, throughput
 
-ROUND_TRIP = 100e-6  # seconds; a call and a batch cost the same and no CPU on the server's side
-ROUNDS = 7
-SECONDS = 0.5
+ROUND_TRIP = 100e-6  # seconds
 POOL = 10
 
 Submit = Callable[[str], Awaitable[str]]
@@ -39,51 +43,32 @@ def batched() -> Submit:
     return Batcher(one, many, size=len).submit
 
 
-async def calls_per_second(submit: Submit, tasks: int) -> float:
-    calls = 0
-    started = perf_counter()
-
-    async def caller(name: str) -> None:
-        nonlocal calls
-        while perf_counter() - started < SECONDS:
-            await submit(name)
-            calls += 1
-
-    await asyncio.gather(*(caller(str(number)) for number in range(tasks)))
-    return calls / (perf_counter() - started)
+async def calls_per_second(way: Callable[[], Submit], tasks: int, seconds: float) -> float:
+    submit = way()
+    return await throughput(lambda number: submit(str(number)), tasks=tasks, seconds=seconds)
 
 
-async def measure(tasks: int) -> dict[str, list[float]]:
+async def measure(tasks: int, options: Any) -> list[Figure]:
     ways: dict[str, Callable[[], Submit]] = {
+        "batched, 1 connection": batched,
         "unbatched, 1 connection": lambda: unbatched(1),
         f"unbatched, {POOL} connections": lambda: unbatched(POOL),
-        "batched, 1 connection": batched,
     }
-    figures: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(ROUNDS):
-        names = list(ways) if turn % 2 == 0 else list(reversed(ways))
-        for name in names:
-            figures[name].append(await calls_per_second(ways[name](), tasks))
-    return figures
-
-
-def show(tasks: int, figures: dict[str, list[float]]) -> None:
-    *others, (_, best) = figures.items()
-    for name, rates in figures.items():
-        print(
-            f"{tasks:3} tasks  {name:26} {statistics.median(rates):10,.0f} calls/s ({min(rates):,.0f}-{max(rates):,.0f})"
-        )
-    for name, rates in others:
-        ratios = [mine / theirs for mine, theirs in zip(best, rates, strict=True)]
-        print(
-            f"{tasks:3} tasks  batched / {name:24} {statistics.median(ratios):.2f}x ({min(ratios):.2f}-{max(ratios):.2f})"
-        )
+    sides = {name: partial(calls_per_second, way, tasks, options.seconds) for name, way in ways.items()}
+    found = await interleaved(sides, options.rounds)
+    what, (mine, *others) = f"{tasks} task{'s' * (tasks > 1)}", ways
+    return [
+        *(Figure(f"{what}: {name}", spread(rates), "calls/s") for name, rates in found.items()),
+        *(Figure(f"{what}: {mine} / {other}", ratios(found[mine], found[other]), "x") for other in others),
+    ]
 
 
 def main() -> None:
-    print(f"Fake driver, {ROUND_TRIP * 1e6:.0f} us a round trip; median (range) of {ROUNDS} interleaved rounds")
-    for tasks in (1, 64):
-        show(tasks, asyncio.run(measure(tasks)))
+    parser = arguments(__doc__)
+    parser.add_argument("--seconds", type=float, default=0.5, help="of each side in each round (%(default)s)")
+    options = parser.parse_args()
+    figures = [figure for tasks in (1, 64) for figure in asyncio.run(measure(tasks, options))]
+    finish("Batcher", figures, options)
 
 
 if __name__ == "__main__":

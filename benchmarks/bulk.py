@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
-from report import Figure, arguments, finish
+from report import Figure, arguments, finish, rss_mb
 
 import polymem
 from polymem.contracts.bulk import Put
@@ -128,11 +128,9 @@ def peak_of(kind: str, folder: Path, count: int) -> tuple[float, float]:
     started = perf_counter()
     asyncio.run(long_work(kind, folder, count))
     took = perf_counter() - started
-    status = Path("/proc/self/status")
-    if not status.exists():
+    if not Path("/proc/self/status").exists():
         return took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return took, int(line.split()[1]) / 1024
+    return took, rss_mb(what="VmHWM")
 
 
 def memory(folder: Path, options: Any) -> list[Figure]:

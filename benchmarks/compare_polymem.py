@@ -1,23 +1,19 @@
 """Polymem on its engines and through its layers, and the drivers below them used by hand."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import aiosqlite
 import apsw
-import msgspec
 from compare_contestant import Described, Kind
+from durable import replaced
+from sqlite_kv import GET, PUT, TABLE, decode, encode
 
 import polymem
 
-TABLE = "create table if not exists kv(key text primary key, value text not null) without rowid"
-PUT = "insert into kv values(?, ?) on conflict do update set value = excluded.value"
-GET = "select value from kv where key = ?"
 LESS = "no checks, versions, instants or expiry, and what a put replaces is not overwritten in the file"
-decode, encode = msgspec.json.Decoder().decode, msgspec.json.Encoder().encode
 
 
 class Polymem:
@@ -162,12 +158,5 @@ class JsonByHand(Described):
         return {key: await self.get(key) for key in keys}
 
     def _save(self) -> None:
-        temporary = self._path.with_suffix(".new")
-        with temporary.open("w") as file:
+        with replaced(self._path) as file:
             json.dump(self._rows, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)

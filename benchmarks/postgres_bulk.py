@@ -16,7 +16,7 @@ from typing import Any
 import asyncpg
 import msgspec
 from report import Figure, arguments, finish
-from server_kv import on_own_postgres
+from server_kv import given_or, own_postgres
 
 import polymem
 from polymem.jobs.bench_kv import value
@@ -66,12 +66,11 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=50_000, help="of each side in each round (%(default)s)")
     parser.add_argument("--url", help="a PostgreSQL database; its tables pm_kv and raw_bulk are written")
     options = parser.parse_args()
-    figures = asyncio.run(measure(options.url, options)) if options.url else on_own_server(options)
+    with given_or(
+        options.url, lambda: own_postgres("bench-bulk", "fsync=on", "synchronous_commit=on", "max_wal_size=4GB")
+    ) as url:
+        figures = asyncio.run(measure(url, options))
     finish("PostgreSQL bulk loading", figures, options)
-
-
-def on_own_server(options: Any) -> list[Figure]:
-    return on_own_postgres("bench-bulk", measure, options, "fsync=on", "synchronous_commit=on", "max_wal_size=4GB")
 
 
 if __name__ == "__main__":

@@ -10,22 +10,19 @@ two statements on a copy of the same table, for which the writer must be alone. 
 
 import asyncio
 import itertools
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import asyncpg
 import msgspec
 from report import Figure, arguments, finish
-from server_kv import Call, alone, crowded, on_own_postgres
+from server_kv import Call, alone, crowded, given_or, own_postgres
 
 import polymem
 from polymem.jobs.bench_kv import value
 from polymem.store import Store
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 KEYS, WINDOW, POOL = 5000, 10, 10
 VALUES = [value(number) for number in range(7919)]  # made beforehand: that takes as long as a batched put
 AT_64 = {"get": 6.0, "put": 5.0}
@@ -117,12 +114,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.3, help="of each side in each round (%(default)s)")
     parser.add_argument("--url", help="a PostgreSQL database; its tables pm_kv, raw_kv and so on are written")
     options = parser.parse_args()
-    figures = asyncio.run(compare(options.url, options)) if options.url else on_own_server(options)
+    with given_or(
+        options.url, lambda: own_postgres("bench", "fsync=on", "synchronous_commit=on", "autovacuum=off")
+    ) as url:
+        figures = asyncio.run(compare(url, options))
     finish("PostgreSQL key-value and turns", figures, options)
-
-
-def on_own_server(options: Any) -> list[Figure]:
-    return on_own_postgres("bench", compare, options, "fsync=on", "synchronous_commit=on", "autovacuum=off")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 import asyncpg
 import numpy as np
 from report import Figure, arguments, finish
-from server_kv import on_own_postgres
+from server_kv import given_or, own_postgres
 
 import polymem
 from polymem.contracts.vectors import Vectors
@@ -155,14 +155,12 @@ def main() -> None:
     parser.add_argument("--indexes", nargs="*", choices=INDEXES, help="only with these (all)")
     parser.add_argument("--url", help="a PostgreSQL database; its tables pm_vectors and raw_vectors are written")
     options = parser.parse_args()
-    figures = asyncio.run(measure(options.url, options)) if options.url else on_own_server(options)
+    with given_or(
+        options.url,
+        lambda: own_postgres("bench-vectors", "shared_buffers=1GB", "maintenance_work_mem=512MB", "max_wal_size=4GB"),
+    ) as url:
+        figures = asyncio.run(measure(url, options))
     finish("PostgreSQL vectors", figures, options)
-
-
-def on_own_server(options: Any) -> list[Figure]:
-    return on_own_postgres(
-        "bench-vectors", measure, options, "shared_buffers=1GB", "maintenance_work_mem=512MB", "max_wal_size=4GB"
-    )
 
 
 if __name__ == "__main__":

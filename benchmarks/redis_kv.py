@@ -11,13 +11,12 @@ namespaces: each call is for one of 16.
 """
 
 import asyncio
-from contextlib import nullcontext
 from typing import Any
 
 import msgspec
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from report import Figure, arguments, finish
-from server_kv import Call, alone, crowded, own_redis
+from server_kv import Call, alone, crowded, given_or, own_redis
 
 import polymem
 from polymem.jobs.bench_kv import value
@@ -27,8 +26,6 @@ KEYS, WINDOW = 5000, 10
 NAMESPACES = 16
 AT_64 = 5.0
 decode, encode = msgspec.json.Decoder().decode, msgspec.json.Encoder().encode
-
-
 VALUES = [value(number) for number in range(KEYS)]
 
 
@@ -106,7 +103,7 @@ def main() -> None:
     parser.add_argument("--cluster", action="store_true", help="measure on a Cluster")
     options = parser.parse_args()
     compared = compare_cluster if options.cluster else compare
-    with nullcontext(options.url) if options.url else own_redis(cluster=options.cluster) as url:
+    with given_or(options.url, lambda: own_redis(cluster=options.cluster)) as url:
         figures = asyncio.run(compared(url, options))
     finish("Redis Cluster" if options.cluster else "Redis key-value and turns", figures, options)
 

@@ -126,7 +126,7 @@ def filesystem(folder: Path) -> str:
     return kind
 
 
-def rss_mb(pid: int | str = "self") -> float:
-    """Resident memory of a process in MB."""
+def rss_mb(pid: int | str = "self", what: str = "VmRSS") -> float:
+    """Resident memory of a process in MB; `VmHWM` is the most it has had."""
     status = Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS"))
+    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith(what))

@@ -2,10 +2,9 @@
 against the best pool.
 """
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +15,10 @@ from report import Figure
 from polymem.jobs.measure import interleaved, ratios, spread, throughput
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from servers._process import cache_folder, free_ports
+from servers.postgres import PostgresServer, remove
+from servers.redis import RedisCluster, RedisServer
+
 SLACK = 3e-6  # seconds that one call may take beyond a tenth
 TURNS = 1.2
 Call = Callable[[int], Awaitable[Any]]
@@ -54,24 +57,35 @@ async def measure(sides: dict[str, Calls], operation: str, tasks: int, options: 
     return await interleaved(calls, options.rounds)
 
 
-def on_own_postgres(name: str, measured: Callable[[str, Any], Any], options: Any, *settings: str) -> list[Figure]:
-    """The figures that `measured` takes on a server of its own, which has the settings given."""
-    with own_postgres(name, *settings) as url:
-        figures: list[Figure] = asyncio.run(measured(url, options))
-    return figures
+def given_or(url: str | None, own: Callable[[], AbstractContextManager[str]]) -> AbstractContextManager[str]:
+    """The server that the caller names, or else one of its own."""
+    return nullcontext(url) if url else own()
 
 
 @contextmanager
 def own_postgres(name: str, *settings: str) -> Iterator[str]:
     """The URL of a server that stops at the end; `servers.Absent` where this machine cannot have one."""
-    from servers._process import cache_folder
-    from servers.postgres import PostgresServer, remove
+    with _kept(name, lambda folder: PostgresServer(folder, *settings)) as server:
+        yield server.url
 
+
+@contextmanager
+def own_replicated(name: str, *settings: str) -> Iterator[tuple[str, str]]:
+    """The URLs of a primary and of its replica, both with these settings."""
+    with (
+        _kept(name, lambda folder: PostgresServer(folder, *settings)) as primary,
+        _kept(f"{name}-replica", lambda folder: primary.replica(folder, *settings)) as replica,
+    ):
+        yield primary.url, replica.url
+
+
+@contextmanager
+def _kept(name: str, start: Callable[[Path], PostgresServer]) -> Iterator[PostgresServer]:
     folder = cache_folder() / name
     remove(folder)
-    server = PostgresServer(folder, *settings)
+    server = start(folder)
     try:
-        yield server.url
+        yield server
     finally:
         server.stop()
         remove(folder)
@@ -80,9 +94,6 @@ def own_postgres(name: str, *settings: str) -> Iterator[str]:
 @contextmanager
 def own_redis(*, cluster: bool = False) -> Iterator[str]:
     """The same, without persistence; a Cluster has an append-only file, and a replica of each of three primaries."""
-    from servers._process import free_ports
-    from servers.redis import RedisCluster, RedisServer
-
     with TemporaryDirectory() as folder:
         server = RedisCluster(Path(folder)) if cluster else RedisServer(Path(folder), free_ports()[0])
         try:

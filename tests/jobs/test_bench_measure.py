@@ -33,6 +33,7 @@ def test_percentiles_are_values_that_occurred() -> None:
 def test_latencies_are_milliseconds() -> None:
     found = latencies([0.004, 0.001, 0.002, 0.003])
     assert (found.calls, found.p50, found.p95, found.max) == (4, 2.0, 4.0, 4.0)
+    assert (found.min, found.mean) == (1.0, 2.5)
 
 
 def test_bootstrap_bounds_enclose_the_mean_and_narrow_with_the_sample() -> None:
@@ -82,6 +83,12 @@ def test_throughput_numbers_the_calls_of_all_tasks() -> None:
     assert sorted(numbers) == list(range(len(numbers)))
     assert len(took) == len(numbers) > 3
     assert rate > 0
+
+
+def test_each_task_makes_a_call_however_short_the_time() -> None:
+    took: list[float] = []
+    asyncio.run(throughput(lambda _: asyncio.sleep(0), tasks=3, seconds=0, took=took))
+    assert len(took) == 3
 
 
 @pytest.fixture(scope="module")

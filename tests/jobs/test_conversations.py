@@ -273,6 +273,12 @@ class TestDetect:
             detect(write(tmp_path / "file.json", content))
         assert caught.value.field == "path"
 
+    def test_a_first_word_with_a_colon_makes_no_chat_of_a_file_of_another_kind(self, tmp_path: Path) -> None:
+        for suffix in ("toml", "yaml", "py"):
+            with pytest.raises(StorageDataError, match="not a known"):
+                detect(write(tmp_path / f"file.{suffix}", "note: this\n"))
+        assert detect(write(tmp_path / "file.md", "[2023-05-08 13:56] Ada: hello\n")) is Layout.CHAT
+
     def test_json_lines_are_known_without_their_suffix(self, tmp_path: Path) -> None:
         assert detect(write(tmp_path / "a.txt", '{"content": "a"}\n{"content": "b"}\n')) is Layout.JSON_LINES
         assert detect(write(tmp_path / "b.txt", '{"content": "only one"}')) is Layout.JSON_LINES

@@ -24,7 +24,7 @@ STARTERS: Final = {
     "redis8": "servers.redis:start_8",
     "redis_cluster": "servers.redis:start_cluster",
 }
-"""By name, the function that starts a server in a folder; it returns a `Started`."""
+"""By name, the function that starts a server in a folder and returns its URL."""
 
 
 def url(name: str) -> str:

@@ -1,10 +1,9 @@
 """Child processes: free ports, start and stop by process id, one set of servers for all workers of a test run.
 
-Nothing is left running: the last process of a run that ends stops its servers, and what a run that was killed left
-behind is stopped by the next one.
+Nothing is left running: when the last process of a run has ended, killed or not, its watchman stops the servers,
+also those that one test started for itself.
 """
 
-import atexit
 import fcntl
 import json
 import os
@@ -12,12 +11,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any, ClassVar, Final
+from typing import IO, Any, ClassVar, Final, NamedTuple
 
 PATIENCE: Final = 30.0
 """Seconds a server may take to start or stop; nothing waits as long on a machine that is well."""
@@ -25,15 +24,6 @@ PATIENCE: Final = 30.0
 
 class Absent(Exception):
     """This machine cannot have the server; the message says what is missing."""
-
-
-@dataclass
-class Started:
-    """A server that is up. `pids` are its processes, stopped with `signal` in this order."""
-
-    url: str
-    pids: list[int] = field(default_factory=list)
-    signal: int = signal.SIGTERM
 
 
 def cache_folder() -> Path:
@@ -92,8 +82,15 @@ def listens(port: int) -> bool:
     return True
 
 
+_started: Final[list[subprocess.Popen[bytes]]] = []
+"""Kept: one that is forgotten while it runs makes Python warn."""
+
+
 class Process:
     """One child process, its output in `folder/log`; a test may pause and kill it."""
+
+    ending: ClassVar[int] = signal.SIGTERM
+    """The signal that ends it soonest and well."""
 
     def __init__(self, arguments: Sequence[str | Path], folder: Path, env: Mapping[str, str] | None = None) -> None:
         self._arguments, self._folder, self._env = [str(a) for a in arguments], folder, env
@@ -107,9 +104,6 @@ class Process:
     def log(self) -> str:
         return (self._folder / "log").read_text(errors="replace")
 
-    _children: ClassVar[list[subprocess.Popen[bytes]]] = []
-    """Kept: one that is forgotten while it runs makes Python warn."""
-
     def start(self) -> None:
         """Start it, again perhaps."""
         with (self._folder / "log").open("ab") as log:
@@ -117,11 +111,12 @@ class Process:
                 self._arguments, cwd=self._folder, env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
-        self._children.append(self._child)
+        _started.append(self._child)
+        _note(_Child(self.pid, str(self._folder), self.ending))
 
-    def stop(self, how: int = signal.SIGTERM) -> None:
+    def stop(self, how: int | None = None) -> None:
         """Send it a signal and wait for its end; killed if it takes too long."""
-        self._child.send_signal(how)
+        self._child.send_signal(how or self.ending)
         try:
             self._child.wait(PATIENCE)
         except subprocess.TimeoutExpired:
@@ -138,16 +133,16 @@ class Process:
         self._child.send_signal(signal.SIGCONT)
 
 
-def shared(name: str, start: Callable[[Path], Started]) -> str:
+def shared(name: str, start: Callable[[Path], str]) -> str:
     """The URL of the server `name` of this test run, started by whichever process asks first."""
     folder = _run_folder() / name
     with locked(_run_folder() / f"{name}.lock"):
-        told = folder / "started.json"
+        told = folder / "url"
         if not told.exists():
             shutil.rmtree(folder, ignore_errors=True)  # of an attempt that failed
             folder.mkdir()
-            told.write_text(json.dumps(asdict(start(folder))))
-        return str(json.loads(told.read_text())["url"])
+            told.write_text(start(folder))
+        return told.read_text()
 
 
 _users: IO[str] | None = None
@@ -155,60 +150,97 @@ _users: IO[str] | None = None
 
 
 def _run_folder() -> Path:
-    """One folder per test run; made, and those of dead runs removed, when first asked for."""
+    """One folder per test run, with a watchman; made, and those of dead runs removed, when first asked for."""
     global _users  # noqa: PLW0603 - one run per process
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())
     folder = cache_folder() / f"run-{run}"
     if _users is None:
         with locked(cache_folder() / "runs.lock"):
+            first = not folder.exists()
             folder.mkdir(exist_ok=True)
             folder.chmod(0o755)  # servers that refuse to run as root must get through
             _users = (folder / "users").open("w")
             fcntl.flock(_users, fcntl.LOCK_SH)
+            if first:
+                _started.append(_watchman(folder))
             for other in cache_folder().glob("run-*"):
-                _end(other)
-        atexit.register(_leave, folder, os.getpid())
+                _end(other)  # those whose watchman was killed too
     return folder
 
 
-def _leave(folder: Path, owner: int) -> None:
-    if _users is not None and os.getpid() == owner:  # not in a forked child
-        with locked(cache_folder() / "runs.lock"):
-            _users.close()
-            _end(folder)
+def _watchman(run: Path) -> subprocess.Popen[bytes]:
+    """A process that outlives the run; how that ends does not matter, since the system gives up the locks of the dead."""
+    silent = subprocess.DEVNULL
+    return subprocess.Popen(
+        [sys.executable, "-I", __file__, str(run)], stdin=silent, stdout=silent, stderr=silent, start_new_session=True
+    )
 
 
-def _end(run: Path) -> None:
-    """Stop the servers of a run that nobody uses any more."""
+def watch(run: Path) -> None:
+    """Wait until nobody uses the servers of a run any more, and stop them."""
+    ended = False
+    while not ended and run.exists():
+        with (run / "users").open("w") as users:
+            fcntl.flock(users, fcntl.LOCK_EX)
+        with locked(cache_folder() / "runs.lock"):  # somebody may have come meanwhile
+            ended = not run.exists() or _end(run)
+
+
+def _end(run: Path) -> bool:
+    """Stop the servers of a run that nobody uses any more; False: somebody does."""
     with (run / "users").open("w") as users:
         try:
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return
-        for told in run.glob("*/started.json"):
-            started = json.loads(told.read_text())
-            for pid in started["pids"]:
-                _stop(pid, started["signal"], told.parent)
+            return False
+        noted = [_Child(*json.loads(note.read_text())) for note in run.glob("*.pid")]
+        for child in filter(_is_ours, noted):
+            _tell(child)
+        for child in noted:
+            _see_end(child)
+            if cache_folder() in Path(child.folder).parents:  # elsewhere somebody else cleans up
+                shutil.rmtree(child.folder, ignore_errors=True)
         shutil.rmtree(run, ignore_errors=True)
+        return True
 
 
-def _stop(pid: int, how: int, folder: Path) -> None:
-    """Only what still is what we started: its command line or its directory names our folder."""
-    if not _is_ours(pid, folder):
-        return
-    os.kill(pid, how)
+class _Child(NamedTuple):
+    """What to stop at the end of a run, and how."""
+
+    pid: int
+    folder: str
+    ending: int
+
+
+def _note(child: _Child) -> None:
+    (_run_folder() / f"{child.pid}.pid").write_text(json.dumps(child))
+
+
+def _tell(child: _Child) -> None:
+    with suppress(ProcessLookupError, FileNotFoundError):
+        for pid in (*children(child.pid), child.pid):
+            os.kill(pid, signal.SIGCONT)  # a test may have paused it
+        os.kill(child.pid, child.ending)
+
+
+def _see_end(child: _Child) -> None:
     try:
-        wait_for(lambda: not _is_ours(pid, folder), f"stopping {pid}")
+        wait_for(lambda: not _is_ours(child), f"stopping {child.pid}")
     except TimeoutError:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(child.pid, signal.SIGKILL)
 
 
-def _is_ours(pid: int, folder: Path) -> bool:
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _is_ours(child: _Child) -> bool:
+    """Whether it still is what we started: its command line or its directory names our folder."""
     with suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)  # a child of this process would stay a zombie
+        os.waitpid(child.pid, os.WNOHANG)  # a child of this process would stay a zombie
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-        return str(folder) in command or Path(f"/proc/{pid}/cwd").resolve().is_relative_to(folder)
+        command = Path(f"/proc/{child.pid}/cmdline").read_bytes().decode(errors="replace")
+        return child.folder in command or Path(f"/proc/{child.pid}/cwd").resolve().is_relative_to(child.folder)
     except OSError:
         return False
 
@@ -222,3 +254,7 @@ class locked:  # noqa: N801 - reads as a verb
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+
+
+if __name__ == "__main__":
+    watch(Path(sys.argv[1]))

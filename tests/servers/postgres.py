@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from servers._process import Absent, Process, Started, cache_folder, free_ports, listens, locked, wait_for
+from servers._process import Absent, Process, cache_folder, children, free_ports, listens, locked, wait_for
 
 USER, PASSWORD = "postgres", "secret"
 _INITDB: Final = (
@@ -20,29 +20,18 @@ _INITDB: Final = (
 )  # fmt: skip
 
 
-_kept: Final[list[Process]] = []
-"""Those stopped by their ids at the end of the run: a forgotten child is a warning."""
+def start_16(folder: Path) -> str:
+    return PostgresServer(folder).url
 
 
-def start_16(folder: Path) -> Started:
-    return _keep(PostgresServer(folder))
+def start_18(folder: Path) -> str:
+    return PostgresServer(folder, version=18).url
 
 
-def start_18(folder: Path) -> Started:
-    return _keep(PostgresServer(folder, version=18))
-
-
-def start_replicated(folder: Path) -> Started:
+def start_replicated(folder: Path) -> str:
     """A primary and its replica, which the URL names as an option."""
     primary = PostgresServer(folder / "primary")
-    replica = primary.replica(folder / "replica")
-    _kept.extend([replica, primary])
-    return Started(f"{primary.url}?replicas={replica.url}", [replica.pid, primary.pid], signal.SIGINT)
-
-
-def _keep(server: "PostgresServer") -> Started:
-    _kept.append(server)
-    return Started(server.url, [server.pid], signal.SIGINT)
+    return f"{primary.url}?replicas={primary.replica(folder / 'replica').url}"
 
 
 def binaries(version: int) -> Path:
@@ -116,6 +105,8 @@ def fresh(version: int) -> Path:
 class PostgresServer(Process):
     """One server with a data directory of its own; `options` as `postgres -c` takes them."""
 
+    ending = signal.SIGINT  # SIGTERM would wait for the clients to go
+
     def __init__(self, folder: Path, *options: str, version: int = 16, data: Path | None = None) -> None:
         passable(folder)
         self.data = data or folder / "data"
@@ -145,10 +136,6 @@ class PostgresServer(Process):
         """One statement by psql, as the superuser."""
         return run_sql(self.url.rpartition("/")[0] + f"/{database}", statement, self.bin)
 
-    def stop(self, how: int = signal.SIGINT) -> None:
-        """At once: by default PostgreSQL would wait for its clients to go."""
-        super().stop(how)
-
     def replica(self, folder: Path, *options: str) -> "PostgresServer":
         """A streaming copy, which only reads until it is promoted (`select pg_promote()`)."""
         passable(folder)
@@ -175,21 +162,17 @@ class PostgresServer(Process):
         """Answer nobody any more, also on the connections there are."""
         super().pause()
         for pid in children(self.pid):
-            os.kill(int(pid), signal.SIGSTOP)
+            os.kill(pid, signal.SIGSTOP)
 
     def resume(self) -> None:
         for pid in children(self.pid):
-            os.kill(int(pid), signal.SIGCONT)
+            os.kill(pid, signal.SIGCONT)
         super().resume()
 
 
 def remove(folder: Path) -> None:
     """A server's folder, of which parts belong to nobody."""
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def children(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 def run_sql(url: str, statement: str, folder: Path | None = None) -> str:
@@ -215,13 +198,10 @@ def database(url: str, name: str) -> str:
     return f"{url.rpartition('/')[0]}/{made}"
 
 
-def start_pgbouncer(folder: Path) -> Started:
+def start_pgbouncer(folder: Path) -> str:
     import servers
 
-    port = int(servers.url("postgres").rpartition(":")[2].partition("/")[0])
-    bouncer = PgBouncer(folder, port)
-    _kept.append(bouncer)
-    return Started(bouncer.url, [bouncer.pid], signal.SIGINT)
+    return PgBouncer(folder, int(servers.url("postgres").rpartition(":")[2].partition("/")[0])).url
 
 
 class PgBouncer(Process):

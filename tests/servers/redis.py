@@ -6,27 +6,22 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from servers._process import Absent, Process, Started, free_ports, wait_for
+from servers._process import Absent, Process, free_ports, wait_for
 
 _BUS: Final = 10_000
 """How far above its port a cluster node talks to the others."""
 
 
-def start_7(folder: Path) -> Started:
-    port = free_ports()[0]
-    server = RedisServer(folder, port, *DURABLE)
-    return Started(server.url, [server.pid])
+def start_7(folder: Path) -> str:
+    return RedisServer(folder, free_ports()[0], *DURABLE).url
 
 
-def start_8(folder: Path) -> Started:
-    port = free_ports()[0]
-    server = RedisServer(folder, port, program=binary_8())
-    return Started(server.url, [server.pid])
+def start_8(folder: Path) -> str:
+    return RedisServer(folder, free_ports()[0], program=binary_8()).url
 
 
-def start_cluster(folder: Path) -> Started:
-    cluster = RedisCluster(folder)
-    return Started(cluster.url, [node.pid for node in cluster.nodes])
+def start_cluster(folder: Path) -> str:
+    return RedisCluster(folder).url
 
 
 def binary() -> str:

@@ -54,8 +54,15 @@ def recall(invocation: Invocation, path: Path, layout: str | None, limit: int, w
 @pass_invocation
 def kv(invocation: Invocation, tasks: tuple[int, ...], seconds: float, batch: int) -> None:
     """Measure how fast key-value calls are; --seconds for each operation and number of tasks."""
-    report = asyncio.run(bench_kv.bench_kv(invocation.url, tasks=tasks, seconds=seconds, batch=batch))
-    title = f"{report.engine}, {report.batch} records a batch"
+    with output.progress(invocation, live=False) as bar:
+        task = bar.add_task("measuring", total=len(bench_kv.OPERATIONS) * len(tasks))
+        report = asyncio.run(
+            bench_kv.bench_kv(
+                invocation.url, tasks=tasks, seconds=seconds, batch=batch,
+                on_figures=lambda figures: bar.update(task, advance=1, description=figures.operation, refresh=True),
+            )
+        )  # fmt: skip
+    title = f"{report.engine}, {report.batch} records a batch, latencies in ms"
     output.show(invocation, asdict(report), lambda: output.table(bench_kv.COLUMNS, report.rows(), title=title))
 
 

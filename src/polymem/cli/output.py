@@ -1,7 +1,7 @@
 """How results are shown: JSON where asked for, otherwise text and tables. Remarks go to standard error."""
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -34,9 +34,21 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
 
 
 def pairs(values: dict[str, Any]) -> None:
-    """Names and values, one line each."""
+    """Names and values, one line each, without those that are None; collections without their brackets."""
     for name, value in values.items():
-        click.echo(f"{name}: {value}")
+        if value is not None:
+            click.echo(f"{name}: {_plain(value)}")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return ", ".join(
+            f"{name} ({_plain(one)})" if one and isinstance(one, Mapping) else f"{name} {_plain(one)}"
+            for name, one in value.items()
+        )
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(_plain(one)) for one in value)
+    return round(value, 3) if isinstance(value, float) else value
 
 
 def remark(text: str) -> None:
@@ -44,11 +56,12 @@ def remark(text: str) -> None:
     click.echo(f"note: {text}", err=True)
 
 
-def progress(invocation: Invocation) -> Progress:
-    """A bar on standard error, silent where nobody watches."""
+def progress(invocation: Invocation, *, live: bool = True) -> Progress:
+    """A bar on standard error, silent where nobody watches; `live=False`: drawn when told, by no thread that disturbs."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=invocation.json or not console.is_terminal, transient=True)
+    silent = invocation.json or not console.is_terminal
+    return Progress(*columns, console=console, disable=silent, transient=True, auto_refresh=live)
 
 
 def _console() -> Console:

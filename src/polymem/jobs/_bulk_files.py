@@ -78,7 +78,7 @@ class _ZstdFrames(io.RawIOBase):
     """Unpacked zstd; unlike the library's own reader it notices a file that was cut off."""
 
     def __init__(self, raw: IO[bytes]) -> None:
-        zstd = library("zstandard", "zstd")
+        zstd = library("zstandard", "compression")
         self._raw, self._new, self._failure = raw, zstd.ZstdDecompressor().decompressobj, zstd.ZstdError
         self._frame: Any = None
         self._packed, self._ready = b"", memoryview(b"")
@@ -137,7 +137,7 @@ def packed(raw: IO[bytes], compression: Compression) -> IO[bytes]:
     if compression == "gzip":
         return cast("IO[bytes]", gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=6, mtime=0))
     if compression == "zstd":
-        compressor = library("zstandard", "zstd").ZstdCompressor(level=3, write_checksum=True)
+        compressor = library("zstandard", "compression").ZstdCompressor(level=3, write_checksum=True)
         return cast("IO[bytes]", compressor.stream_writer(raw, closefd=False))
     return cast("IO[bytes]", _Unpacked(raw))
 

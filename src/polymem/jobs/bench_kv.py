@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -15,9 +15,32 @@ from polymem.jobs.measure import Latencies, latencies, throughput
 from polymem.store import Store
 
 TASKS: Final = (1, 16, 64)
-COLUMNS: Final = ("operation", "tasks", "calls/s", "records/s", "p50 ms", "p95 ms", "p99 ms")
+_SHOWN: Final = ("mean", "min", "max", "p50", "p95", "p99")
+COLUMNS: Final = ("operation", "tasks", "calls/s", "records/s", *_SHOWN, "target", "met")
+"""Latencies are in milliseconds."""
+OPERATIONS: Final = ("put", "get", "put_many", "get_many")
 _KEYS: Final = 2000
 Call = Callable[[int], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What an operation is held to: most of its calls take less than `p95` milliseconds."""
+
+    p95: float
+    calls_per_second: float | None
+    """Of the most tasks: one alone waits for each answer, and its rate says how far away the server is."""
+
+    def __str__(self) -> str:
+        return f"p95 < {self.p95:g}" + (f", > {self.calls_per_second:,.0f}/s" if self.calls_per_second else "")
+
+
+_TARGETS: Final = {
+    ("redis", "get"): Target(1, 10_000),
+    ("redis", "put"): Target(2, 10_000),
+    ("postgres", "get"): Target(10, 1_000),
+    ("postgres", "put"): Target(20, 1_000),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +52,15 @@ class KVFigures:
     calls_per_second: float
     records_per_second: float
     latency: Latencies
+    target: Target | None = None
+    met: bool | None = None
+    """None without a target."""
+
+    def judged(self, target: Target | None) -> "KVFigures":
+        if target is None:
+            return self
+        met = self.latency.p95 < target.p95 and self.calls_per_second > (target.calls_per_second or 0)
+        return replace(self, target=target, met=met)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,26 +76,39 @@ class KVReport:
         return [
             (
                 f.operation, str(f.tasks), f"{f.calls_per_second:,.0f}", f"{f.records_per_second:,.0f}",
-                *(f"{ms:.3f}" for ms in (f.latency.p50, f.latency.p95, f.latency.p99)),
+                *(f"{getattr(f.latency, name):.3f}" for name in _SHOWN),
+                str(f.target or ""), {None: "", True: "yes", False: "NO"}[f.met],
             )
             for f in self.figures
         ]  # fmt: skip
 
 
 async def bench_kv(
-    url: str | None = None, *, tasks: Sequence[int] = TASKS, seconds: float = 1.0, batch: int = 100
+    url: str | None = None,
+    *,
+    tasks: Sequence[int] = TASKS,
+    seconds: float = 1.0,
+    batch: int = 100,
+    on_figures: Callable[[KVFigures], object] = lambda _: None,
 ) -> KVReport:
-    """put, get, put_many and get_many for `seconds` each at every number of tasks, values of about 200 bytes.
+    """`OPERATIONS` for `seconds` each at every number of tasks, values of about 200 bytes; PostgreSQL and Redis have targets.
 
-    Works in a namespace of its own, dropped at the end; without a URL in a temporary SQLite file.
+    `on_figures` is told each as soon as it is measured. Works in a namespace of its own, dropped at the end; without a URL in a temporary SQLite file.
     """
     async with workspace(url) as store:
         calls = _calls(store.kv, batch)
         await store.kv.put_many({_key(number): value(number) for number in range(_KEYS)})
-        figures = [
-            await _measure(name, *calls[name], count, seconds) for name, count in itertools.product(calls, tasks)
-        ]
+        figures: list[KVFigures] = []
+        for operation, count in itertools.product(OPERATIONS, tasks):
+            found = await _measure(operation, *calls[operation], count, seconds)
+            figures.append(found.judged(_target(store.engine.name, operation, busiest=count == max(tasks))))
+            on_figures(figures[-1])
         return KVReport(store.engine.name, batch, tuple(figures))
+
+
+def _target(engine: str, operation: str, *, busiest: bool) -> Target | None:
+    target = _TARGETS.get((engine, operation))
+    return target if target is None or busiest else replace(target, calls_per_second=None)
 
 
 def value(number: int) -> dict[str, Any]:

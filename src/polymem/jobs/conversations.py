@@ -80,7 +80,10 @@ def detect(path: Path) -> Layout:
         if found:
             return found
     first = next((line for line in text.splitlines() if line.strip()), "")
-    return Layout.CHAT if _CHAT_LINE.match(first) else _fail(path, "not a known conversation layout", "path")
+    chat = _CHAT_LINE.match(first)
+    if chat and (chat["at"] or path.suffix.lower() in _PLAIN):  # much that is no chat begins with a word and a colon
+        return Layout.CHAT
+    return _fail(path, "not a known conversation layout", "path")
 
 
 # LoCoMo: a file of conversations with sessions of two speakers, a date for each session, and questions
@@ -381,6 +384,7 @@ _LOCOMO_LABEL: Final = re.compile(r"D:?(\d+):(\d+)")
 _BEAM_MARK: Final = re.compile(r"\s*->->\s*[\d,]+\s*\Z")  # the set's own index at the end of a message
 _LINE_KEYS: Final = frozenset({"session", "turn", "role", "content", "speaker", "at", "metadata"})
 _MACHINE_ROLES: Final = frozenset({"assistant", "system", "tool"})
+_PLAIN: Final = ("", ".txt", ".log")
 _CHAT_LINE: Final = re.compile(
     r"(?:\[(?P<at>\d{4}-\d\d-\d\d[^\]]*)\]\s*)?"
     r"(?P<speaker>[^\s:\[\]{}\"][^:\[\]{}\"\n]{0,59}):(?:\s+|\Z)(?P<text>.*)"

@@ -33,6 +33,8 @@ class Latencies:
     p95: float
     p99: float
     max: float
+    min: float
+    mean: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def latencies(seconds: Iterable[float]) -> Latencies:
     """Percentiles of one or more durations given in seconds."""
     ordered = sorted(1000 * one for one in seconds)
     p50, p95, p99 = (percentile(ordered, share) for share in (0.5, 0.95, 0.99))
-    return Latencies(len(ordered), p50, p95, p99, ordered[-1])
+    return Latencies(len(ordered), p50, p95, p99, ordered[-1], ordered[0], statistics.fmean(ordered))
 
 
 def estimate(values: Sequence[float], *, resamples: int = 2000, seed: int = 0) -> Estimate:
@@ -92,7 +94,7 @@ async def interleaved(
 async def throughput(
     call: Callable[[int], Awaitable[object]], *, tasks: int, seconds: float, took: list[float] | None = None
 ) -> float:
-    """Calls per second of `tasks` tasks that each await one call after the other for `seconds`.
+    """Calls per second of `tasks` tasks that each await one call after the other for `seconds`, at least one.
 
     `call` is given the number of the call, counted from 0 over all tasks. `took` is given the seconds of each.
     """
@@ -100,10 +102,15 @@ async def throughput(
     started = perf_counter()
 
     async def work() -> None:
-        while (before := perf_counter()) - started < seconds:
+        now = perf_counter()
+        while True:
+            before = now
             await call(next(numbers))
+            now = perf_counter()
             if took is not None:
-                took.append(perf_counter() - before)
+                took.append(now - before)
+            if now - started >= seconds:
+                return
 
     await asyncio.gather(*(work() for _ in range(tasks)))
     return next(numbers) / (perf_counter() - started)
