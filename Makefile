@@ -23,7 +23,7 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 demo: $(VENV)/.demo  ## the main job: store a conversation, recall from it, explain each hit
 	$(BIN)/python examples/demo.py
 
-test: $(VENV)/.dev  ## every test that needs no server, with branch coverage
+test: $(VENV)/.dev  ## every test, with branch coverage; starts the servers that this machine can have
 	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=95
 	$(BIN)/coverage report --include='src/polymem/core/*,src/polymem/contracts/*,src/polymem/layers/*' --skip-covered --fail-under=100
 

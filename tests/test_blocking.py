@@ -24,6 +24,7 @@ from polymem.blocking import BlockingStore, Portal
 from polymem.blocking.mirrors import iterate
 from polymem.core.clock import ManualClock
 from polymem.errors import (
+    Outcome,
     StorageConflictError,
     StorageConnectionError,
     StorageDataError,
@@ -262,6 +263,26 @@ class TestMirrors:
         assert store.kv.get("n") == 1
         with pytest.raises(StorageConflictError):
             store.run_in_transaction(_conflict, retries=1)
+
+    def test_run_in_transaction_of_a_namespace_and_a_storage_is_the_same(self, store: BlockingStore) -> None:
+        def work(tx: Any) -> int:
+            tx.kv.put("a", 1)
+            return int(tx.kv.put("b", 2, ttl=60))
+
+        for inner in (store.namespace("acme"), store.storage("numbers")):
+            assert inner.run_in_transaction(work, isolation="read_committed") == inner.kv.entry("b").version
+            assert inner.kv.get_many(["a", "b"]) == {"a": 1, "b": 2}
+
+    def test_run_in_transaction_does_not_repeat_what_may_have_been_committed(self, store: BlockingStore) -> None:
+        attempts: list[int] = []
+
+        def work(tx: Any) -> None:
+            attempts.append(tx.kv.increment("n"))
+            raise StorageConnectionError("lost", retryable=True, outcome=Outcome.UNKNOWN)
+
+        with pytest.raises(StorageConnectionError, match="lost"):
+            store.run_in_transaction(work)
+        assert attempts == [1]
 
     def test_namespaces_and_plain_methods(self, store: BlockingStore) -> None:
         acme = store.namespace("acme")

@@ -18,7 +18,7 @@ def test_each_change_comes_at_once(tmp_path: Path) -> None:
         assert [change.key for change in watch.read(wait=5)] == ["a3"]
         again = store.watch("a", after=watch.position)
         store.kv.put("a4", 1)
-        assert next(iter(again)).key == "a4"
+        assert next(again).key == "a4"
 
 
 def test_listeners_and_hooks() -> None:
@@ -40,6 +40,21 @@ def test_listeners_and_hooks() -> None:
         assert heard == ["a"]
         with pytest.raises(PermissionError):
             store.kv.delete("a")
+
+
+def test_a_listener_and_a_hook_for_the_time_of_a_block() -> None:
+    heard = list[str | None]()
+    with blocking.open("memory:") as store:
+        with store.on("after:put", lambda event: heard.append(event.key)) as subscription, store.use(_louder):
+            store.kv.put("a", "x")
+            subscription.drain()
+        store.kv.put("b", "x")
+        assert (heard, store.kv.get_many(["a", "b"])) == (["a"], {"a": "X", "b": "x"})
+        assert store.subscribers() == {}
+
+
+def _louder(call: Call) -> Call:
+    return call.changed(value=call.value.upper())
 
 
 def test_other_mirrors_are_not_iterable() -> None:

@@ -188,6 +188,8 @@ def test_it_says_where_it_is() -> None:
     store = polymem.open("memory:")
     assert repr(store.storage("users", User)) == "<Storage of User in <Store memory namespace='users'>>"
     assert repr(store.storage("users")) == "<Storage in <Store memory namespace='users'>>"
+    assert repr(store.storage("n", int | None)) == "<Storage of int | None in <Store memory namespace='n'>>"
+    assert repr(F("a.b")) == "F(['a', 'b'])"
 
 
 def test_without_await() -> None:

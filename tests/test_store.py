@@ -46,3 +46,17 @@ async def test_what_cannot_be_run_in_a_transaction_is_refused(field: str, work: 
             await store.run_in_transaction(add if work == "add" else work, retries=retries)
         assert caught.value.field == field
         assert await store.kv.count() == 0
+
+
+async def test_bytes_of_turns_are_counted() -> None:
+    """MET-1: content and metadata as the engine gets them, in UTF-8."""
+    async with polymem.open("memory:", sweep_every=None) as store:
+        await store.turns.append("s", "user", "é", metadata={"a": 1})
+        held = len('"é"'.encode()) + len(b'{"a":1}')
+        await store.turns.get("s", 1)
+        await store.turns.get("s", 2)
+        await store.turns.recent("s")
+        assert [turn.turn_id async for turn in store.turns.scan("s")] == [1]
+        found = store.metrics()["operations"]
+        names = ("append", "get", "recent", "page")
+        assert {name: found[f"turns.{name}"]["bytes"] for name in names} == dict.fromkeys(names, held)

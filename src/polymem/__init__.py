@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from polymem import blocking, errors
     from polymem.adapters.adapter import StorageAdapter
     from polymem.adapters.embedded import MemoryAdapter, SqliteAdapter
     from polymem.adapters.postgres import PostgresAdapter
@@ -42,6 +43,7 @@ _HOMES = {
     "validate_field_types": "polymem.adapters.validation",
     "validate_required_fields": "polymem.adapters.validation",
 }
+_MODULES = ("blocking", "errors")
 __all__ = [
     "F",
     "Memory",
@@ -55,7 +57,9 @@ __all__ = [
     "Storage",
     "StorageAdapter",
     "Store",
+    "blocking",
     "configure_logging",
+    "errors",
     "open",
     "validate_field_types",
     "validate_required_fields",
@@ -63,6 +67,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"polymem.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'polymem' has no attribute {name!r}")
@@ -72,4 +78,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, *_MODULES})

@@ -13,7 +13,7 @@ from polymem.contracts._events_hub import Observers
 from polymem.contracts._events_types import Event
 from polymem.contracts.drivers import Layer
 from polymem.core.breaker import Breaker
-from polymem.core.engine import Engine, pool_of
+from polymem.core.engine import Engine, details_of, pool_of
 from polymem.core.guard import GuardContext, guard
 from polymem.core.lease import Lease
 from polymem.core.metrics import MetricsCollector
@@ -41,7 +41,9 @@ class Session:
     ) -> None:
         self.engine, self.layers = engine, tuple(layers)
         breaker = Breaker() if engine.remote else None
-        collector = MetricsCollector(engine.name, metrics, pool=partial(pool_of, engine))
+        collector = MetricsCollector(
+            engine.name, metrics, pool=partial(pool_of, engine), details=partial(details_of, engine)
+        )
         self.guard = GuardContext(engine.name, engine.translate, breaker, retry or RetryPolicy(), collector)
         self._sweep_every = sweep_every
         self._sweeper: asyncio.Task[None] | None = None

@@ -32,7 +32,7 @@ class Storage(Generic[T]):
         """The same records with every operation there is."""
         self.set, self.get, self.has, self.add, self.size = kv.put, kv.get, kv.exists, kv.create, kv.count
         self.keys, self.entries = kv.scan, kv.entries
-        self.update, self.delete, self.clear = kv.update, kv.delete, kv.clear
+        self.update, self.delete, self.delete_prefix, self.clear = kv.update, kv.delete, kv.delete_prefix, kv.clear
         self.query, self.count, self.find_one, self.find_many = kv.query, kv.count, kv.find_one, kv.find_many
         self.aggregate, self.explain = kv.aggregate, kv.explain
         self.create_index, self.drop_index, self.list_indexes = kv.create_index, kv.drop_index, kv.list_indexes
@@ -40,7 +40,7 @@ class Storage(Generic[T]):
         self.batch_write, self.bulk_load, self.bulk_export = kv.batch_write, kv.bulk_load, kv.bulk_export
 
     def __repr__(self) -> str:
-        of = "" if self._model is None else f" of {self._model.__name__}"
+        of = "" if self._model is None else f" of {getattr(self._model, '__name__', self._model)}"
         return f"<Storage{of} in {self._store!r}>"
 
     async def values(self, prefix: str = "") -> AsyncIterator[T]:

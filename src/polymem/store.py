@@ -24,7 +24,7 @@ from polymem.contracts.vectors import Metric, Vectors, VectorSpace
 from polymem.contracts.volume import VOLUME
 from polymem.core.cancellation import to_the_end
 from polymem.core.codec import JsonCodec
-from polymem.core.engine import Engine, Health
+from polymem.core.engine import Health
 from polymem.core.guard import guard, in_transaction
 from polymem.core.health import HealthCheckResult, check_health
 from polymem.core.metrics import MetricsCollector
@@ -64,10 +64,12 @@ class Store(Observable):
         self._guarded: dict[str, Any] = {}
 
     async def open(self) -> Self:
+        """Connect, and make what is missing. A server away: `StorageConnectionError`; a file not ours: `StorageCorruptError`."""
         await self._session.open()
         return self
 
     async def close(self) -> None:
+        """Give up all that `open` took; every namespace of it is closed as well."""
         await self._session.close()
 
     def __await__(self) -> Generator[Any, None, Self]:
@@ -85,8 +87,8 @@ class Store(Observable):
         return f"<Store {self._session.engine.name} namespace={'/'.join(decode(self._namespace))!r}>"
 
     @property
-    def engine(self) -> Engine:
-        """The engine itself, for what only it can do (backup, snapshot, compact)."""
+    def engine(self) -> Any:  # an `Engine`, whose own methods no type checker could know
+        """The engine itself, for what only it can do: `backup` of SQLite, `save` and `load` of a JSON file, ..."""
         return self._session.engine
 
     @property
@@ -111,7 +113,9 @@ class Store(Observable):
     def storage(self, name: str) -> Storage[Any]: ...
     @overload
     def storage(self, name: str, model: type[Model]) -> Storage[Model]: ...
-    def storage(self, name: str, model: type[Any] | None = None) -> Storage[Any]:
+    @overload
+    def storage(self, name: str, model: object) -> Storage[Any]: ...  # a union or Literal, no type to type checkers
+    def storage(self, name: str, model: Any = None) -> Storage[Any]:
         """The records of the namespace `name`, each a `model` (any JSON value without one), as a mapping; no I/O."""
         return Storage(self.namespace(name), model)
 

@@ -49,6 +49,14 @@ def test_in_and_out_again(run: Run, folder: Path) -> None:
     assert out["exported"] == 100
 
 
+def test_a_tenant_is_no_namespace(run: Run, folder: Path) -> None:
+    """Otherwise the records of one tenant would end up in the root, unseen."""
+    lines(folder, 1)
+    for command in (("load", "x.jsonl"), ("export", "y.jsonl")):
+        assert "--namespace" in run("--url", DB, "--tenant", "acme", *command, code=2).err
+    assert not (folder / "agent.db").exists()
+
+
 def test_text_for_people(run: Run, folder: Path) -> None:
     lines(folder, 3)
     assert "loaded: 3\n" in run("--url", DB, "load", "x.jsonl").out

@@ -1,5 +1,6 @@
 """The commands on real SQLite files (CLI-1)."""
 
+import asyncio
 import json
 import re
 from datetime import datetime, timedelta
@@ -18,6 +19,11 @@ from .conftest import Run
 
 DB = "sqlite:///agent.db"
 SECRET = "hunter2-very-secret"
+
+
+async def _put_expired(url: str) -> None:
+    async with polymem.open(url, sweep_every=None) as store:
+        await store.kv.put("a", 1, ttl=0)
 
 
 class TestGroup:
@@ -89,6 +95,13 @@ class TestGroup:
         monkeypatch.setattr("polymem.cli.setup.configuration", fail)
         outcome = run("config", code=1)
         assert outcome.err == "polymem: unexpected RuntimeError; --debug shows where\n"
+
+    def test_a_package_that_is_missing_is_named(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*_: object) -> None:
+            raise ModuleNotFoundError("Hypothesis is missing")
+
+        monkeypatch.setattr("polymem.cli.setup.configuration", fail)
+        assert run("config", code=1).err == "polymem: Hypothesis is missing\n"
 
 
 class TestSettings:
@@ -265,6 +278,10 @@ class TestEngines:
         assert run("--url", DB, "sweep").out == "memories: 0\nrecords: 0\n"
         assert run("--url", DB, "stats", "--json").json["memories"] == 1
 
+    def test_sweep_of_an_engine_without_memories(self, run: Run) -> None:
+        asyncio.run(_put_expired("file:agent.json"))
+        assert run("--url", "file:agent.json", "sweep", "--json").json == {"memories": 0, "records": 1}
+
     def test_doctor(self, run: Run) -> None:
         run("--url", DB, "remember", "x")
         found = run("--url", DB, "doctor", "--json").json
@@ -278,6 +295,25 @@ class TestEngines:
         assert found["latency_ms"] > 0
         assert {row["contract"] for row in found["capabilities"]} == set(CONTRACTS)
         assert "problems: none" in run("--url", DB, "doctor").out
+
+    def test_doctor_misses_the_folder_of_a_database_that_is_not_there_yet(self, run: Run) -> None:
+        found = run("--url", "sqlite:///absent/agent.db", "doctor", "--json", code=1).json
+        assert (found["ok"], "no folder" in found["problems"][0]) == (False, True)
+        assert run("--url", DB, "doctor", "--json").json["ok"] is True
+
+    def test_text_for_people_is_no_python(self, run: Run) -> None:
+        run("--url", DB, "remember", "x")
+        out = run("--url", DB, "doctor").out
+        assert not re.search(r"^\w+: .*(None|[\[{]')", out, re.MULTILINE), out
+        assert re.search(r"^details: format 1, .*records \(pm_kv \d+, ", out, re.MULTILINE)
+        assert "asyncpg " in out
+
+    def test_who_cannot_be_reached_is_named_without_the_password(self, run: Run) -> None:
+        for scheme in ("postgresql", "redis"):
+            pytest.importorskip({"postgresql": "asyncpg"}.get(scheme, scheme))
+            told = run("--url", f"{scheme}://ada:{SECRET}@127.0.0.1:1/0", "export", "x.jsonl", code=1).err
+            assert told.startswith(f"polymem: {scheme}://ada:***@127.0.0.1:1/0: ")
+            assert SECRET not in told
 
     def test_doctor_without_an_engine(self, run: Run) -> None:
         assert run("doctor", "--json").json["remark"] == "no engine is configured"

@@ -45,11 +45,6 @@ def give_limited(url: str) -> Any:
 @pytest.mark.integration
 @pytest.mark.server("postgres")
 def test_the_grants_are_all_that_a_store_needs(run: Run, url: str, limited: str) -> None:
-    async def make() -> None:
-        async with PostgresAdapter(url):
-            pass
-
-    asyncio.run(make())
     statements = run("--url", url, "db", "grants", "--role", ROLE, "--json").json
     assert run("--url", url, "db", "grants", "--role", ROLE).out == "".join(f"{line};\n" for line in statements)
     run_sql(url, "; ".join(statements))

@@ -1,9 +1,16 @@
-"""A driver that only takes notes, for tests of the API classes."""
+"""A driver that only takes notes, for tests of the API classes, and a store for those of what wraps them."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from contracts.shelf import CLOCK, Shelf
+
+from polymem.contracts.blobs import Blobs
+from polymem.core.clock import ManualClock
+from polymem.engines.memory.engine import MemoryEngine
+from polymem.opened import Session
+from polymem.store import Store
 
 
 class Recorder:
@@ -25,3 +32,24 @@ class Recorder:
 @pytest.fixture
 def recorder() -> type[Recorder]:
     return Recorder
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def store(clock: ManualClock) -> AsyncIterator[Store]:
+    async with Store(Session(MemoryEngine(clock), sweep_every=None)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    return Shelf()
+
+
+@pytest.fixture
+def blobs(shelf: Shelf) -> Blobs:
+    return Blobs(shelf, CLOCK)

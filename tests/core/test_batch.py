@@ -785,6 +785,47 @@ def test_one_flight_cancelled_leaves_nobody_waiting_and_the_other_goes_on():
     run(work)
 
 
+def test_large_calls_go_by_themselves_beside_the_batches():
+    async def work():
+        server = Server()
+        batcher = server.batcher(large=3, singles=2)
+        tasks = await in_two_flights(server, batcher, "a", "b", "large1", "large2", "large3", "c")
+        assert server.sent == [("many", ["a", "b"]), ("one", "large1"), ("one", "large2")]
+        server.gate.set()
+        assert await outcomes(tasks) == [f"did {item}" for item in ("a", "b", "large1", "large2", "large3", "c")]
+        assert server.sent[3:] == [("one", "large3"), ("one", "c")]
+        assert await batcher.submit("large4") == "did large4", "then calls go direct again"
+
+    run(work)
+
+
+def test_a_large_call_keeps_its_place_among_those_of_its_key():
+    async def work():
+        server = Server()
+        batcher = server.batcher(keys=first, large=3, singles=2)
+        items = ["a1", "a2 large", "b1 large", "a3", "c1"]
+        tasks = await in_two_flights(server, batcher, *items)
+        assert server.sent == [("one", "a1"), ("one", "b1 large")]
+        server.gate.set()
+        await outcomes(tasks)
+        assert server.sent[2:] == [("one", "a2 large"), ("one", "c1"), ("one", "a3")]
+
+    run(work)
+
+
+def test_a_call_that_waits_for_its_key_lets_no_more_large_ones_by_than_may_go():
+    async def work():
+        server = Server()
+        batcher = server.batcher(flights=2, keys=first, large=3, singles=2)
+        tasks = await in_two_flights(server, batcher, "a1", "a2")
+        tasks += await started(*(batcher.submit(item) for item in ("a3", *(f"{n} large" for n in range(9)))))
+        assert len(server.sent) <= 4
+        server.gate.set()
+        assert len(set(await outcomes(tasks))) == 12
+
+    run(work)
+
+
 def test_close_waits_for_both_flights():
     async def work():
         server = Server()
@@ -1008,6 +1049,11 @@ async def client(history, batchers, script):
         await history.step(batchers[operation], operation, key)
 
 
+def size(item):
+    """Some are large."""
+    return 1 + (item[2] % 3 == 0)
+
+
 operations = st.tuples(st.sampled_from(["put", "put", "get"]), st.sampled_from("jkl"), st.integers(0, 3))
 scripts = st.lists(st.lists(operations, min_size=1, max_size=5), min_size=1, max_size=8)
 servers = st.builds(Model, st.lists(st.sampled_from(FATES), max_size=12), st.lists(st.integers(0, 8), max_size=5))
@@ -1015,12 +1061,15 @@ cancellations = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 7)), max_s
 
 
 @settings(deadline=None, max_examples=300)
-@given(scripts, servers, cancellations, st.booleans(), st.integers(0, 60), st.integers(1, 2))
-def test_any_interleaving_keeps_the_promises(scripts, server, cancellations, shared, close_at, flights):
+@given(scripts, servers, cancellations, st.booleans(), st.integers(0, 60), st.integers(1, 2), st.integers(0, 2))
+def test_any_interleaving_keeps_the_promises(scripts, server, cancellations, shared, close_at, flights, singles):
     async def work():
         history = History()
-        server.flights = flights
-        writes = Batcher(server.one, server.many, size=len, max_calls=4, flights=flights, keys=itemgetter(1))
+        server.flights = flights + singles
+        alone = {"large": 1, "singles": singles} if singles else {}
+        writes = Batcher(
+            server.one, server.many, size=size, max_calls=4, flights=flights, keys=itemgetter(1), **alone
+        )  # fmt: skip
         reader = server if shared else Model(server.fates[::-1], server.delays[::-1], stored=server.stored)
         reads = writes if shared else Batcher(reader.one, reader.many, size=len, max_calls=4)
         tasks = [asyncio.create_task(client(history, {"put": writes, "get": reads}, script)) for script in scripts]

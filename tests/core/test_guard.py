@@ -8,7 +8,13 @@ from functools import partial
 
 import pytest
 
-from polymem.core.breaker import Breaker, PoolExhaustedError
+from polymem.core.breaker import (
+    Breaker,
+    LimitReachedError,
+    PoolExhaustedError,
+    TransactionOverError,
+    TransactionTimeoutError,
+)
 from polymem.core.guard import GuardContext, _forked, guard, in_transaction, within
 from polymem.core.retry import RetryPolicy
 from polymem.errors import (
@@ -181,6 +187,18 @@ def test_a_transaction_is_ended_whatever_the_breaker_says():
     run(work)
 
 
+def test_who_waited_in_vain_for_a_connection_does_not_queue_again():
+    """RES-3: `acquire_timeout` is how long a call waits, not a third of it."""
+
+    async def work():
+        driver = Driver(PoolExhaustedError("all connections are in use", retryable=True), "value")
+        with pytest.raises(StorageTimeoutError):
+            await guard(driver, "kv", context()).get("k")
+        assert driver.calls == 1
+
+    run(work)
+
+
 def test_data_errors_are_not_retried():
     async def work():
         driver = Driver(StorageDataError("bad", field="key"), "value")
@@ -321,12 +339,22 @@ class TestBreaker:
         breaker.failed(PoolExhaustedError("all connections are in use"))
         assert (breaker.state, breaker.disturbed) == ("closed", False)
 
-    def test_an_answer_of_the_engine_is_no_failure(self):
+    @pytest.mark.parametrize("answer", [StorageConflictError("taken"), LimitReachedError("too slow a statement")])
+    def test_an_answer_of_the_engine_is_no_failure(self, answer):
         breaker = Breaker(failures=2)
         breaker.failed(StorageTimeoutError("slow"))
-        breaker.failed(StorageConflictError("taken"))
+        breaker.failed(answer)
         breaker.failed(StorageTimeoutError("slow"))
         assert breaker.state == "closed"
+
+    @pytest.mark.parametrize("error", [TransactionOverError("ended"), TransactionTimeoutError("open for too long")])
+    def test_what_callers_do_with_their_transactions_says_nothing(self, error):
+        breaker = Breaker(failures=2)
+        breaker.failed(StorageTimeoutError("slow"))
+        breaker.failed(error)
+        assert breaker.state == "closed"
+        breaker.failed(StorageTimeoutError("slow"))
+        assert breaker.state == "open"
 
     def test_one_failure_that_many_calls_share_counts_once(self):
         breaker = Breaker(failures=2)
@@ -345,9 +373,10 @@ class TestBreaker:
             with pytest.raises(StorageTimeoutError):
                 await guard(driver, "kv", made).get("k")
             assert breaker.state == "open"
-            with pytest.raises(StorageConnectionError, match="circuit breaker"):
+            with pytest.raises(StorageConnectionError, match="asked again in 30 s") as caught:
                 await guard(driver, "kv", made).get("k")
             assert driver.calls == 3
+            assert (caught.value.retryable, caught.value.outcome) == (True, Outcome.NOT_APPLIED)
 
         run(work)
 

@@ -51,6 +51,7 @@ class Colour(IntEnum):
         ({1, 2}, "value"),
         (Colour.RED, "value"),
         pytest.param(10**5000, "value", id="too many digits"),
+        pytest.param({"a": [1, -(10**5000)]}, "value.a[1]", id="too many digits inside"),
     ],
 )
 def test_what_json_cannot_hold_is_refused_with_its_path(value, path):
@@ -118,6 +119,8 @@ class Options(TypedDict):
         (Model, Model(name="Ada")),
         (Aliased, Aliased.model_validate({"a": 2, "b": 1, "x": [{"zed": 3}], "numbers": "[1]"})),
         (Options, {"dark": True}),
+        (int | None, 3),
+        (None, None),
     ],
 )
 def test_typed_values_come_back_equal(model, value):

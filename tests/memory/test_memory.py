@@ -9,12 +9,23 @@ import pytest
 import polymem
 from polymem import F
 from polymem.core.clock import ManualClock, to_datetime
-from polymem.errors import StorageConflictError, StorageConnectionError, StorageDataError, StorageNotFoundError
+from polymem.errors import (
+    StorageConflictError,
+    StorageConnectionError,
+    StorageDataError,
+    StorageNotFoundError,
+    StorageUnsupportedError,
+)
 from polymem.memory.memory import Memory
 from polymem.store import Store
 
 pytestmark = pytest.mark.anyio
 DAY = datetime(2023, 5, 8, 12, tzinfo=UTC)
+
+
+def test_an_engine_that_cannot_search_is_refused_with_those_that_can() -> None:
+    with pytest.raises(StorageUnsupportedError, match="needs sqlite, postgresql or memory"):
+        Memory.open("file:notes.json")
 
 
 async def test_a_turn_comes_back_as_it_went_in(memory: Memory) -> None:

@@ -108,7 +108,7 @@ class TestStatic:
         find = embedding.find_spec
         monkeypatch.setattr(embedding, "find_spec", lambda name: None if name == missing else find(name))
         assert load_default() is None
-        assert "pip install polymem[embeddings]" in INSTALL_HINT
+        assert "pip install 'polymem[embeddings]'" in INSTALL_HINT
 
 
 def double(texts: list[str]) -> list[list[float]]:

@@ -39,6 +39,7 @@ async def storage() -> None:
         assert_type(await store.health(), HealthCheckResult)
         assert_type(store.collector, polymem.MetricsCollector)
         assert_type(await store.kv.increment("n"), int)
+        await store.engine.backup("copy.db")  # which only SQLite has
         acme = store.namespace("acme")
         assert_type(acme, polymem.Store)
         storage = acme.storage("themes", Theme)
@@ -62,6 +63,9 @@ async def storage() -> None:
                 await inside.delete("theme")
         assert_type(await storage.run_in_transaction(lambda tx: tx.size()), int)
         assert_type(acme.storage("any"), polymem.Storage[Any])
+        numbers: polymem.Storage[int | None] = acme.storage("numbers", int | None)
+        assert_type(await numbers.get("n"), int | None)
+        assert_type(store.kv.typed(Theme | None), KeyValue[Any])
         episodes = acme.vectors("episodes", dimensions=3)
         await episodes.put_many([("e1", [0.1, 0.2, 0.3], {"session": "s1"})])
         assert_type(F("session") == "s1", Filter)

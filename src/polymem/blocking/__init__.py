@@ -16,20 +16,17 @@ those of the asynchronous classes; since they are mirrored at run time, type che
 Any thread may use a portal. Each thread has its own transactions, as each task has in asyncio.
 """
 
-import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import polymem.config
-from polymem.blocking.mirrors import Blocking
+from polymem.blocking.mirrors import Blocking, BlockingTransactions
 from polymem.blocking.portal import Portal
-from polymem.errors import StorageConnectionError, StorageError
+from polymem.errors import StorageConnectionError
 
 __all__ = ["Blocking", "BlockingMemory", "BlockingStore", "Memory", "Portal", "open"]
-Result = TypeVar("Result")
 
 
 class _Owner(Blocking):
@@ -65,20 +62,8 @@ class _Owner(Blocking):
                 self._portal.close()
 
 
-class BlockingStore(_Owner):
+class BlockingStore(_Owner, BlockingTransactions):
     """A `polymem.Store`, opened; the methods are those of `Store`, without await."""
-
-    def run_in_transaction(self, work: "Callable[[Any], Result]", *, retries: int = 3, timeout: float = 5.0) -> Result:
-        """Run `work(tx)` in a transaction in this thread, again after a retryable failure."""
-        for left in range(retries, -1, -1):
-            try:
-                with self.transaction(timeout=timeout) as tx:
-                    return work(tx)
-            except StorageError as error:
-                if not error.retryable or not left:
-                    raise
-                time.sleep(random.uniform(0, 0.05))  # noqa: S311 - jitter
-        raise AssertionError("unreachable")  # pragma: no cover
 
 
 def open(url: str | Path | None = None, *, portal: Portal | None = None, **options: Any) -> BlockingStore:

@@ -1,12 +1,17 @@
 """Blocking mirrors of asynchronous objects."""
 
+import random
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from polymem.blocking._kinds import is_api
 from polymem.blocking.portal import Portal
+from polymem.contracts.transactions import Isolation
+from polymem.errors import Outcome, StorageError
 
+Result = TypeVar("Result")
 _BATCH: Final = 512
 
 
@@ -34,14 +39,19 @@ class Blocking:
             raise TypeError(f"{type(self._target).__name__} is not iterable")
         return iterate(self._portal, self._target, most=1)
 
+    def __next__(self) -> Any:
+        """The next item of such an object, once it is there."""
+        return next(iter(self))
+
     def __enter__(self) -> Any:
-        entered = self._portal.call(self._target.__aenter__)
+        entered = self._portal.call(getattr(self._target, "__aenter__", None) or self._target.__enter__)
         return self if entered is self._target else mirror(self._portal, entered)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        answer: bool | None = self._portal.call(self._target.__aexit__, kind, error, trace)
+        leave = getattr(self._target, "__aexit__", None) or self._target.__exit__
+        answer: bool | None = self._portal.call(leave, kind, error, trace)
         return answer
 
     def _method(self, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -55,11 +65,35 @@ class Blocking:
         return blocking
 
 
+class BlockingTransactions(Blocking):
+    """The mirror of a store or of a storage."""
+
+    def run_in_transaction(
+        self,
+        work: Callable[[Any], Result],
+        *,
+        retries: int = 3,
+        isolation: Isolation = "serializable",
+        timeout: float = 5.0,
+    ) -> Result:
+        """Run `work(tx)`, a plain function, in a transaction in this thread; again when that of the store would be."""
+        for left in range(retries, -1, -1):
+            try:
+                with self.transaction(isolation=isolation, timeout=timeout) as tx:
+                    return work(tx)
+            except StorageError as error:
+                if not error.retryable or error.outcome is Outcome.UNKNOWN or not left:
+                    raise
+                time.sleep(random.uniform(0, 0.05))  # noqa: S311 - jitter
+        raise AssertionError("unreachable")  # pragma: no cover
+
+
 def mirror(portal: Portal, value: Any) -> Any:
     """Iterators for async iterators, mirrors for other asynchronous objects; data as it is."""
     if hasattr(value, "__anext__") and not is_api(value):
         return iterate(portal, value)
-    return Blocking(portal, value) if is_api(value) else value
+    kind = BlockingTransactions if hasattr(value, "run_in_transaction") else Blocking
+    return kind(portal, value) if is_api(value) else value
 
 
 def _target(value: Any) -> Any:

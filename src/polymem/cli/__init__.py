@@ -9,7 +9,7 @@ import click
 
 import polymem
 from polymem.cli.invocation import Failure, Invocation, shared_options
-from polymem.errors import PolymemError
+from polymem.errors import PolymemError, StorageConnectionError
 
 COMMANDS: Final = {
     "init": ("polymem.cli.setup:init", "Write a polymem.toml to start from."),
@@ -70,7 +70,7 @@ class _Main(LazyGroup):
         except Exception as error:
             if invocation.debug or _is_clicks_own(error):
                 raise
-            raise Failure(_line(error)) from error
+            raise Failure(_line(error, invocation.engine)) from error
 
 
 def _is_clicks_own(error: Exception) -> bool:
@@ -78,13 +78,17 @@ def _is_clicks_own(error: Exception) -> bool:
     return isinstance(error, own) or (isinstance(error, OSError) and error.errno == errno.EPIPE)
 
 
-def _line(error: Exception) -> str:
+def _line(error: Exception, engine: str) -> str:
     if isinstance(error, PolymemError):
         field = getattr(error, "field", None)
         text = str(error)
+        if isinstance(error, StorageConnectionError) and engine:
+            return f"{engine}: {text}"
         return f"{field}: {text}" if field and field not in text else text
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, ImportError):  # names what is missing, and nothing that is stored
+        return str(error)
     return f"unexpected {type(error).__name__}; --debug shows where"
 
 

@@ -134,6 +134,8 @@ def export(
 
 
 def _store(invocation: Invocation, names: tuple[str, ...], *, must_exist: bool = False) -> Store:
+    if invocation.tenant is not None:
+        raise click.UsageError("--tenant is for memories; records have a --namespace")
     found = connection.store(connection.configuration(invocation), must_exist=must_exist)
     return found.namespace(*names) if names else found
 

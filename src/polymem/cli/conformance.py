@@ -7,6 +7,7 @@ import click
 
 from polymem.cli import output
 from polymem.cli.invocation import Command, Invocation, pass_invocation
+from polymem.config.masking import mask_url
 from polymem.contracts.drivers import CONTRACTS
 from polymem.testing.harness import UrlHarness
 from polymem.testing.report import Report, Result
@@ -26,6 +27,7 @@ def conformance(invocation: Invocation, target: str, contracts: tuple[str, ...],
 
     It works in namespaces of its own, which it drops, so the database may be one that others use too.
     """
+    invocation.engine = mask_url(target)
     with output.progress(invocation) as bar:
         task = bar.add_task("clauses", total=None)
 

@@ -30,6 +30,14 @@ _PACKAGES: Final = (
     "wordllama",
     "tokenizers",
     "safetensors",
+    "asyncpg",
+    "redis",
+    "hiredis",
+    "cachetools",
+    "cryptography",
+    "zstandard",
+    "pyarrow",
+    "httpx",
 )
 
 
@@ -71,7 +79,8 @@ async def _check(config: Config) -> dict[str, Any]:
     checked = store(config)
     path = getattr(checked.engine, "path", None)
     if isinstance(path, Path) and not path.exists():
-        return {"problems": [], "remark": f"there is no {path} yet"}
+        missing = [] if path.parent.exists() else [f"there is no folder {path.parent}"]
+        return {"ok": not missing, "problems": missing, "remark": f"there is no {path} yet"}
     try:
         async with checked as opened:
             answer, health = await opened.health(), await opened.check()
@@ -101,7 +110,7 @@ def _version(package: str) -> str | None:
 
 def _show_findings(findings: dict[str, Any], rows: Any) -> None:
     shown = {name: value for name, value in findings.items() if name not in ("packages", "problems")}
-    packages = ", ".join(f"{name} {number or '(not installed)'}" for name, number in findings["packages"].items())
+    packages = {name: number or "(not installed)" for name, number in findings["packages"].items()}
     output.pairs({**shown, "packages": packages, "problems": "; ".join(findings["problems"]) or "none"})
     _show_matrix(rows)
 

@@ -9,13 +9,15 @@ import click
 
 @dataclass(slots=True)
 class Invocation:
-    """The shared options of this run, None where not given."""
+    """The shared options of this run, None where not given, and what became of them."""
 
     url: str | None = None
     tenant: str | None = None
     config: Path | None = None
     json: bool = False
     debug: bool = False
+    engine: str = ""
+    """The URL that the configuration came to, masked; empty until it was read."""
 
 
 pass_invocation = click.make_pass_decorator(Invocation, ensure=True)

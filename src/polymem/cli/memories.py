@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from polymem.cli import output
+from polymem.cli.connection import configuration, store
 from polymem.cli.invocation import Command, Invocation, pass_invocation
 from polymem.cli.parameters import COUNT, INSTANT, JSON_OBJECT, SHARE
-from polymem.cli.tenant import memory
+from polymem.cli.tenant import memory, memory_on
 from polymem.memory.context import ContextBlock
 from polymem.memory.forget import ForgetReport
 from polymem.memory.recall import Recalled
@@ -89,7 +90,7 @@ def context(invocation: Invocation, session: str, token_budget: int, query: str 
 def forget(invocation: Invocation, subject: str, yes: bool) -> None:
     """Erase everything about a subject or said by them, so that no byte of it is left in the database."""
     if not yes:
-        click.confirm("Erase all of it for good?", abort=True, err=True)
+        click.confirm(f"Erase everything about {subject}, or said by them, for good?", abort=True, err=True)
 
     async def work() -> ForgetReport:
         async with memory(invocation, must_exist=True) as opened:
@@ -121,8 +122,12 @@ def sweep(invocation: Invocation) -> None:
     """Remove what has expired: records of every namespace, and the tenant's memories."""
 
     async def work() -> dict[str, int]:
-        async with memory(invocation, must_exist=True) as opened:
-            return {"memories": await opened.sweep(), "records": await opened.store.delete_expired()}
+        config = configuration(invocation)
+        async with store(config, must_exist=True) as opened:
+            if not opened.supports("text"):  # nothing can be remembered there, but records expire
+                return {"memories": 0, "records": await opened.delete_expired()}
+            async with memory_on(opened, config.memory) as remembered:
+                return {"memories": await remembered.sweep(), "records": await opened.delete_expired()}
 
     removed = asyncio.run(work())
     output.show(invocation, removed, lambda: output.pairs(removed))

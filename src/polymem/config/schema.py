@@ -55,8 +55,8 @@ _POSTGRES: Final = {
     "vector_index": Literal["exact", "hnsw", "ivfflat"], "replicas": str | _URLS, "read_your_writes": bool, "max_staleness": float,
 }  # fmt: skip
 _REDIS: Final = {
-    "db": int, "username": str, "password": str, "pool": int, "socket_timeout": float, "acquire_timeout": float,
-    "cluster": bool, "prefix": str, "turn_window": int, "turn_ttl": float, "refresh_ttl_on_read": bool,
+    "db": int, "username": str, "password": str, "sentinel_username": str, "sentinel_password": str, "pool": int, "socket_timeout": float, "acquire_timeout": float,
+    "max_idle": float, "max_lifetime": float, "cluster": bool, "prefix": str, "turn_window": int, "turn_ttl": float, "refresh_ttl_on_read": bool,
     "ssl_ca_certs": str, "ssl_certfile": str, "ssl_keyfile": str, "ssl_password": str, "ssl_cert_reqs": str,
     "ssl_check_hostname": bool,
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from polymem.contracts._input import PAGE
 from polymem.contracts._kv_bulk import Bulk, batch_write
 from polymem.contracts.bulk import (
     BatchResult,
@@ -15,6 +16,7 @@ from polymem.contracts.bulk import (
 )
 from polymem.core.clock import Clock, Ttl
 from polymem.core.codec import Codec
+from polymem.core.text import check_text
 
 if TYPE_CHECKING:
     from polymem.contracts.kv import KeyValue, KeyValueDriver
@@ -40,6 +42,20 @@ class BulkApi(Generic[T]):
                 (await tx.kv.batch_write(operations)).raise_first()
         """
         return await batch_write(cast("KeyValue[Any]", self), operations)
+
+    async def delete_prefix(self, prefix: str) -> int:
+        """Remove the records whose keys start with `prefix`, page by page; how many there were.
+
+        Each page goes at once, as with `delete_many`; in a transaction all of them do. What is written meanwhile may
+        stay.
+        """
+        check_text(prefix, field="prefix")
+        removed, after, more = 0, None, True
+        while more:
+            page = await self._driver.page(prefix, after, PAGE)
+            removed += await self._driver.delete_many([key for key, _ in page.items]) if page.items else 0
+            after, more = page.after, page.after is not None
+        return removed
 
     async def bulk_load(
         self,

@@ -191,6 +191,9 @@ class F:
     def __init__(self, path: object, *more: str | int) -> None:
         self._path = parse_path((path, *more) if more else path)
 
+    def __repr__(self) -> str:
+        return f"F({list(self._path)!r})"
+
     def __eq__(self, value: object) -> Filter:  # type: ignore[override]
         return Compare(self._path, "eq", value)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from random import getrandbits
 from time import perf_counter
-from typing import Any, Final, Generic, NamedTuple, NoReturn, Protocol, TypeVar, final, overload
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar, final, overload
 
 from msgspec import DecodeError
 
@@ -15,7 +15,7 @@ from polymem.contracts._events_kv import Observation
 from polymem.contracts._input import Where, stream
 from polymem.contracts._query_api import Queries
 from polymem.contracts.events import EventsDriver
-from polymem.contracts.query import QueryDriver
+from polymem.contracts.query import QueryDriver, is_document
 from polymem.core.clock import MICROSECONDS, Clock, Ttl, expiry, to_datetime
 from polymem.core.codec import REMEDIES, Codec, ModelCodec
 from polymem.core.cursor import decode_cursor, encode_cursor
@@ -172,17 +172,16 @@ class KeyValue(Queries[T], BulkApi[T], Watchable):
     def features(self) -> KVFeatures:
         return self._driver.features
 
-    def typed(self, model: type[Model]) -> "KeyValue[Model]":
+    @overload
+    def typed(self, model: type[Model]) -> "KeyValue[Model]": ...
+    @overload
+    def typed(self, model: object) -> "KeyValue[Any]": ...  # a union or Literal, which is no type to type checkers
+    def typed(self, model: Any) -> "KeyValue[Any]":
         """The same keys holding values of one msgspec, dataclass, typed-dict or pydantic type."""
         return KeyValue(
-            self._unobserved,
-            self._clock,
-            ModelCodec(model),
-            scope=self._scope,
-            queries=self._queries,
-            events=self._events,
-            observation=self._observation,
-        )
+            self._unobserved, self._clock, ModelCodec(model), scope=self._scope, queries=self._queries,
+            events=self._events, observation=self._observation,
+        )  # fmt: skip
 
     @overload
     async def get(self, key: str, *, timeout: float | None = None) -> T | None: ...
@@ -196,7 +195,7 @@ class KeyValue(Queries[T], BulkApi[T], Watchable):
             return default
         body, tag = found
         if tag != self._tag:
-            self._refuse_codec(tag)
+            self._check_codec(tag)
         try:
             return self._decode(body)
         except DecodeError as error:
@@ -368,17 +367,20 @@ class KeyValue(Queries[T], BulkApi[T], Watchable):
         created = to_datetime(created_at)
         updated = created if updated_at == created_at else to_datetime(updated_at)
         expires = None if expires_at is None else to_datetime(expires_at)
-        return Entry(key, self._value(body, tag) if decode is None else decode(body), version, created, updated, expires)
+        value = self._value(body, tag) if decode is None else decode(body)
+        return Entry(key, value, version, created, updated, expires)
 
     def _value(self, body: bytes, tag: str) -> T:
         if tag != self._tag:
-            self._refuse_codec(tag)
+            self._check_codec(tag)
         try:
             return self._decode(body)
         except DecodeError as error:
             raise _damaged() from error
 
-    def _refuse_codec(self, tag: str) -> NoReturn:
+    def _check_codec(self, tag: str) -> None:
+        if is_document(tag) and is_document(self._tag):  # whatever type wrote it: what fits is read
+            return
         remedy = next((f"; {text}" for start, text in REMEDIES.items() if tag.startswith(start)), "")
         raise StorageDataError(f"the value was written as {tag!r} and is read as {self._tag!r}{remedy}", field="key")
 

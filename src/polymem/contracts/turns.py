@@ -72,6 +72,10 @@ class TurnDriver(Protocol):
 
     async def delete(self, session_id: str, turn_ids: Sequence[int], /) -> int: ...
 
+    async def touch(self, session_id: str, /, *, expires_at: int | None) -> int:
+        """Let every live turn of a session expire then (None: never), at once; how many there were."""
+        ...
+
     async def clear(self, session_id: str, /) -> int:
         """Remove a whole session; how many live turns it had."""
         ...
@@ -214,6 +218,11 @@ class Turns:
         check_key(session_id, field="session_id")
         numbers = list(dict.fromkeys(check_limit(n, field="turn_id") for n in several(turn_ids, field="turn_ids")))
         return await self._driver.delete(session_id, numbers) if numbers else 0
+
+    async def touch(self, session_id: str, *, ttl: Ttl | None = DEFAULT_TTL) -> int:
+        """Let every turn of a session live so long from now on (None: for ever); how many there were."""
+        check_key(session_id, field="session_id")
+        return await self._driver.touch(session_id, expires_at=expiry(ttl, self._clock))
 
     async def clear(self, session_id: str) -> int:
         """Remove a whole session; how many turns it had."""

@@ -1,17 +1,26 @@
-"""How many bytes of data a call moves: encoded values and blobs, as they are handed to the engine.
+"""How many bytes of data a call moves: encoded values, turns and blobs, as they are handed to the engine.
 
-Counted where the length is at hand. Turns, texts, vectors, graphs, query results and SQL rows are not counted; keys,
+Counted where the length is at hand. Texts, vectors, graphs, query results and SQL rows are not counted; keys,
 records' instants and what a protocol adds never are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from polymem.contracts.turns import TurnRow
 from polymem.core.guard import BODY_FIRST, Size
 
 
 def _body(args: tuple[Any, ...], _: Any) -> int:
     return len(args[1])
+
+
+def _turns(rows: Sequence[TurnRow]) -> int:
+    return sum(_length(row.content) + _length(row.metadata) for row in rows)
+
+
+def _length(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 VOLUME: Final[Mapping[str, Mapping[str, Size | None]]] = {
@@ -25,6 +34,12 @@ VOLUME: Final[Mapping[str, Mapping[str, Size | None]]] = {
         "replace": _body,
         "put_many": lambda args, _: sum(len(item[1]) for item in args[0]),
         "page": lambda _, page: sum(len(record.body) for _, record in page.items),
+    },
+    "turns": {
+        "append": lambda args, _: _turns(args[0]),
+        "get": lambda _, row: 0 if row is None else _turns([row]),
+        "recent": lambda _, rows: _turns(rows),
+        "page": lambda _, rows: _turns(rows),
     },
     "blobs": {
         "read": lambda _, data: len(data),

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
 from contextvars import copy_context
 from functools import partial
+from math import inf
 from threading import get_ident
 from time import perf_counter
 from typing import Final, Generic, TypeVar
@@ -38,6 +39,8 @@ class Batcher(Generic[Item, Result]):
     `one`, when cancelled, must not return before the server is done with the call. `size` is in bytes. Up to `flights`
     batches are under way at once, no two with a key of `keys` in common; without `keys` calls have no order among them.
     `syncs` says that the server syncs a disk for each batch: then only one is, unless the loop is the slower part.
+    Calls of more than `large` bytes, which cost far more than a round trip, go by themselves, up to `singles` at once
+    besides the batches.
     """
 
     def __init__(
@@ -52,12 +55,15 @@ class Batcher(Generic[Item, Result]):
         flights: int = 1,
         keys: Callable[[Item], Collection[Hashable]] | None = None,
         syncs: bool = False,
+        large: float = inf,
+        singles: int = 1,
     ) -> None:
         self._one, self._many, self._size, self._translate = one, many, size, translate
         self._max_calls, self._max_bytes = max_calls, max_bytes
         self._loop, self._thread = asyncio.get_running_loop(), get_ident()
         self._context = copy_context()  # batches run in no caller's context
         self._flights, self._keys, self._syncs = flights, keys, syncs
+        self._large, self._singles, self._alone = large, singles, 0
         self._landed = self._answering = self._waiting = 0.0
         self._queue: deque[_Call[Item, Result]] = deque()
         self._aloft: list[list[_Call[Item, Result]]] = []
@@ -98,7 +104,7 @@ class Batcher(Generic[Item, Result]):
 
     def _proceed(self) -> None:
         if self._queue:
-            if not (self._busy or self._scheduled) and len(self._aloft) < self._limit():
+            if not (self._busy or self._scheduled) and self._has_room():
                 self._scheduled = True
                 self._loop.call_soon(self._flush, context=self._context)  # so that tasks awakened now can add theirs
         elif self._closed and not (self._busy or self._aloft):
@@ -108,32 +114,43 @@ class Batcher(Generic[Item, Result]):
         self._scheduled = False
         pause = min(perf_counter() - self._landed, self._waiting)  # longer ones are the callers'
         self._answering += (pause - self._answering) / _SMOOTH
-        while self._queue and len(self._aloft) < self._limit() and (batch := self._gather()):
+        while self._queue and self._has_room() and (batch := self._gather()):
             self._crowded = len(batch) > 1
             self._aloft.append(batch)
+            self._alone += batch[0][1] > self._large
             task = self._loop.create_task(self._run(batch))
             self._tasks.add(task)
             task.add_done_callback(partial(self._end, batch))
+
+    def _has_room(self) -> bool:
+        """Whether the next call may go: large ones and batches are counted apart."""
+        if self._queue[0][1] > self._large:
+            return self._alone < self._singles
+        return len(self._aloft) - self._alone < self._limit()
 
     def _limit(self) -> int:
         """How many batches may be under way: one where dividing would cost more syncs than it saves time of the loop."""
         return self._flights if not self._syncs or _SHARE * self._answering >= self._waiting else 1
 
     def _gather(self) -> list[_Call[Item, Result]]:
-        """A fair share of the calls, within both limits; an item larger than `max_bytes` travels alone."""
+        """A fair share of the calls, within both limits; an item that is large or beyond `max_bytes` travels alone."""
         share = -(-(len(self._queue) + sum(map(len, self._aloft))) // self._limit())
         batch: list[_Call[Item, Result]] = []
-        waiting, held = [], self._held()
-        most, room = min(max(share, _LEAST), self._max_calls), self._max_bytes
-        while self._queue and len(batch) < most and (self._queue[0][1] <= room or not batch):
-            call = self._queue.popleft()
+        queue, waiting, held = self._queue, [], self._held()
+        large, room = queue[0][1] > self._large, self._max_bytes
+        most = 1 if large else min(max(share, _LEAST), self._max_calls)
+        while queue and len(batch) < most:
+            size = queue[0][1]
+            if (size > room and batch) or (size > self._large) is not large:
+                break
+            call = queue.popleft()
             if held and self._keys is not None and not held.isdisjoint(keys := self._keys(call[0])):
                 waiting.append(call)
                 held.update(keys)  # what comes after it waits too
             else:
                 batch.append(call)
-                room -= call[1]
-        self._queue.extendleft(reversed(waiting))
+                room -= size
+        queue.extendleft(reversed(waiting))
         return batch
 
     def _held(self) -> set[Hashable]:
@@ -162,6 +179,7 @@ class Batcher(Generic[Item, Result]):
 
     def _land(self, batch: list[_Call[Item, Result]]) -> None:
         self._aloft.remove(batch)
+        self._alone -= batch[0][1] > self._large
         batch.clear()
         self._proceed()
 

@@ -9,11 +9,30 @@ _TRANSIENT = (StorageConnectionError, StorageTimeoutError)
 
 
 class BreakerOpenError(StorageConnectionError):
-    """Refused without asking the engine; it does not count as another failure."""
+    """Refused without asking the engine; it does not count as another failure. For the caller to repeat, later."""
+
+    retryable = True
 
 
 class PoolExhaustedError(StorageTimeoutError):
     """No connection came free in time: says that there is much to do, not that the engine fails."""
+
+
+class LimitReachedError(StorageTimeoutError):
+    """A statement, or its wait for a lock, came to its limit, as the engine itself says: so it works."""
+
+
+class TransactionOverError(StorageConnectionError):
+    """A call in a transaction that its owner has ended: says nothing of the engine."""
+
+
+class TransactionTimeoutError(StorageTimeoutError):
+    """A transaction that its owner kept open for too long: says nothing of the engine, and repeating takes as long."""
+
+    retryable = False
+
+
+_NOT_THE_ENGINE = (PoolExhaustedError, TransactionOverError, TransactionTimeoutError)
 
 
 class Breaker:
@@ -42,8 +61,10 @@ class Breaker:
         if self._opened_at is None:
             return
         if self._wait() > 0 or self._probing:
+            left = max(self._wait(), 0.0)
             raise BreakerOpenError(
-                "the circuit breaker is open after repeated failures", retry_after=max(self._wait(), 0.0)
+                f"the circuit breaker is open after repeated failures: the engine is asked again in {left:.0f} s",
+                retry_after=left,
             )
         self._probing = True
 
@@ -57,10 +78,10 @@ class Breaker:
     def failed(self, error: StorageError) -> None:
         if isinstance(error, BreakerOpenError):
             return
-        if isinstance(error, PoolExhaustedError):
+        if isinstance(error, _NOT_THE_ENGINE):
             self.abandoned()
             return
-        if not isinstance(error, _TRANSIENT):
+        if isinstance(error, LimitReachedError) or not isinstance(error, _TRANSIENT):
             self.succeeded()  # the engine answered
             return
         cause = error.__cause__ or error

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from polymem.errors import StorageDataError
 
 MICROSECONDS: Final = 1_000_000
-_FAR: Final = 3e10
+MAX_SECONDS: Final = 3e10
 """About 950 years in seconds: every instant it leads to is a datetime."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -77,6 +77,6 @@ def expiry(ttl: Ttl | None, clock: Clock, *, field: str = "ttl") -> int | None:
     if isinstance(ttl, datetime):
         return to_instant(ttl, field=field)
     seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not abs(seconds) < _FAR:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not abs(seconds) < MAX_SECONDS:
         raise StorageDataError("expected seconds, a timedelta or an aware datetime", field=field)
     return clock.now() + math.ceil(seconds * MICROSECONDS)

@@ -31,6 +31,14 @@ class Pooled(Protocol):
         ...
 
 
+class Detailed(Protocol):
+    """What an engine also offers that has figures of its own."""
+
+    def details(self) -> Mapping[str, Any] | None:
+        """What only this kind of engine can tell, as JSON has it. Answers from memory; None while it is not open."""
+        ...
+
+
 class Replicated(Protocol):
     """What an engine also offers whose reads may be answered by replicas."""
 
@@ -61,8 +69,8 @@ class Leasing(Protocol):
 class Hearer(Protocol):
     """Whoever wants to know of changes by others; it is told in no task of its own, so it must not wait."""
 
-    def changed(self, namespace: str, key: str) -> None:
-        """Somebody, perhaps this very instance, may have written this record."""
+    def changed(self, namespace: str, key: str | None) -> None:
+        """Somebody, perhaps this very instance, may have written this record; None: any of the namespace."""
         ...
 
     def drop(self) -> None:
@@ -95,6 +103,13 @@ def pool_of(engine: object) -> Mapping[str, int] | None:
     return found
 
 
+def details_of(engine: object) -> Mapping[str, Any] | None:
+    """What the engine tells of itself, None where it tells nothing."""
+    details = getattr(engine, "details", None)
+    found: Mapping[str, Any] | None = None if details is None else details()
+    return found
+
+
 def replicas_of(engine: object) -> Sequence[Mapping[str, Any]]:
     """The engine's replicas, none where it knows of none."""
     status = getattr(engine, "replica_status", None)
@@ -112,8 +127,8 @@ async def probe_of(engine: Any) -> str | None:
 
 
 class Engine(Protocol):
-    """A database: opened once, shared by every namespace of a `Store`. It may be `Pooled`, `Replicated`,
-    `Probed`, `Leasing` and `Telling` too.
+    """A database: opened once, shared by every namespace of a `Store`. It may be `Pooled`, `Detailed`,
+    `Replicated`, `Probed`, `Leasing` and `Telling` too.
     """
 
     name: str

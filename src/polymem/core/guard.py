@@ -19,7 +19,7 @@ from time import perf_counter
 from types import CodeType, SimpleNamespace
 from typing import Any, Final, NoReturn, TypeVar, cast
 
-from polymem.core.breaker import Breaker
+from polymem.core.breaker import Breaker, BreakerOpenError, PoolExhaustedError
 from polymem.core.clock import check_seconds
 from polymem.core.metrics import MetricsCollector
 from polymem.core.retry import RetryPolicy
@@ -290,7 +290,8 @@ class _Operation:
         return failure
 
     def _delay(self, failure: StorageError, attempt: int) -> float | None:
-        if self.inside:
+        # who waited for a connection in vain would wait again, behind all others; an open breaker says when to come back
+        if self.inside or isinstance(failure, (BreakerOpenError, PoolExhaustedError)):
             return None
         return self.context.retry.delay(failure, attempt, reads=self.reads, idempotent=self._idempotent)
 

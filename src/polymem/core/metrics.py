@@ -24,7 +24,8 @@ class MetricsCollector:
     """Recording is synchronous and safe from any thread; reading never waits for a call.
 
     A store has one, and its guard records every call; `record_*` and `OperationTimer` are for what else is worth
-    counting. `clock` is in seconds and never goes back. `pool` is asked for a connection pool's figures.
+    counting. `clock` is in seconds and never goes back. `pool` is asked for a connection pool's figures, `details` for what
+    else there is to say of the engine.
     """
 
     def __init__(
@@ -33,10 +34,11 @@ class MetricsCollector:
         options: MetricsOptions | Mapping[str, Any] | bool | None = None,
         *,
         pool: Callable[[], Pool | None] = lambda: None,
+        details: Callable[[], Mapping[str, Any] | None] = lambda: None,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
         self.adapter_type, self.options = adapter_type, MetricsOptions.of(options)
-        self._pool, self._clock, self._lock = pool, clock, Lock()
+        self._pool, self._details, self._clock, self._lock = pool, details, clock, Lock()
         self._operations: dict[str, OperationMetrics] = {}
         self._connected_at: float | None = None
         self._clear()
@@ -128,7 +130,7 @@ class MetricsCollector:
             "operations": {name: figures for name, figures in found.items() if self.options.enabled and _used(figures)},
             "connection": self._connection(),
             "errors": {"by_type": dict(self._errors), "recent_errors": list(self._recent)},
-            "backend_specific": None,
+            "backend_specific": self._details(),
         }
 
     def reset_metrics(self) -> None:

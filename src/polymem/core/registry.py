@@ -4,6 +4,7 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from polymem.core.engine import Engine
 from polymem.errors import StorageDataError, StorageUnsupportedError
@@ -43,9 +44,18 @@ _WITHOUT_CLIENT: Final = {
 def scheme_of(url: str) -> str:
     """The scheme of an engine URL such as `sqlite:///agent.db`."""
     scheme, colon, _ = url.partition(":") if isinstance(url, str) else ("", "", "")
-    if not colon or not scheme.replace("+", "").isalnum():
+    if not colon or not scheme.replace("+", "").isalnum() or not _is_whole(url):
         raise StorageDataError("expected a URL such as sqlite:///agent.db or memory:", field="url")
     return scheme.lower()
+
+
+def _is_whole(url: str) -> bool:
+    """Whether its parts can be told apart: brackets around an address must be closed."""
+    try:
+        urlsplit(url)
+    except ValueError:
+        return False
+    return True
 
 
 def schemes() -> list[str]:

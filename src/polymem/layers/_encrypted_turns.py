@@ -51,6 +51,9 @@ class EncryptedTurns:
     async def delete(self, session_id: str, turn_ids: Sequence[int], /) -> int:
         return await self._inner.delete(self._session(session_id), turn_ids)
 
+    async def touch(self, session_id: str, /, *, expires_at: int | None) -> int:
+        return await self._inner.touch(self._session(session_id), expires_at=expires_at)
+
     async def clear(self, session_id: str, /) -> int:
         return await self._inner.clear(self._session(session_id))
 

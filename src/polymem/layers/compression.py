@@ -197,6 +197,7 @@ class CompressedTurns:
     def __init__(self, inner: TurnDriver, zstd: Compression) -> None:
         self._inner, self._zstd = inner, zstd
         self.delete, self.clear, self.count, self.sessions = inner.delete, inner.clear, inner.count, inner.sessions
+        self.touch = inner.touch
 
     @property
     def features(self) -> TurnFeatures:

@@ -72,6 +72,11 @@ class Memory:
         _check_embed(embed)
         if not callable(count_tokens):
             raise StorageDataError("expected a callable that counts the tokens of a text", field="count_tokens")
+        if not store.supports("text"):
+            raise StorageUnsupportedError(
+                "a memory is searched by words: it needs sqlite, postgresql or memory, without encryption",
+                engine=store.engine.name,
+            )
         self.tenant = check_key(tenant, field="tenant")
         self.count_tokens, self.patience = count_tokens, Patience(tier_timeout)
         self._root, self._embed, self._owns_store = store, embed, owns_store
@@ -343,7 +348,8 @@ class Memory:
 
     @property
     def _clock(self) -> Clock:
-        return self._root.engine.clock
+        clock: Clock = self._root.engine.clock
+        return clock
 
     def _instant(self, moment: datetime | None, name: str) -> int:
         return self._clock.now() if moment is None else to_instant(moment, field=name)

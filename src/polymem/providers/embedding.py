@@ -24,7 +24,7 @@ Matrix = NDArray[np.float32]
 EmbedFunction = Callable[[list[str]], Any] | Callable[[list[str]], Awaitable[Any]]
 """Takes texts, returns one vector for each: lists or arrays of numbers, directly or awaitable."""
 
-INSTALL_HINT: Final = "no embedder is installed, recall uses text alone: pip install polymem[embeddings]"
+INSTALL_HINT: Final = "no embedder is installed, recall uses text alone: pip install 'polymem[embeddings]'"
 
 _WORD: Final = re.compile(r"\w+")
 _BATCH: Final = 512

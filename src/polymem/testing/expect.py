@@ -18,12 +18,13 @@ class Caught:
 
 @contextmanager
 def refused(kind: type[StorageError], *, field: str | None = None) -> Iterator[Caught]:
-    """The block must raise exactly this kind of error, blaming `field` or something inside it."""
+    """The block must raise exactly this kind of public error, blaming `field` or something inside it."""
     caught = Caught()
     try:
         yield caught
     except StorageError as error:
-        assert type(error) is kind, f"expected {kind.__name__}, got {type(error).__name__}: {error}"  # noqa: PT017 - runs without pytest
+        public = next(cls for cls in type(error).__mro__ if cls.__module__ == StorageError.__module__)
+        assert public is kind, f"expected {kind.__name__}, got {type(error).__name__}: {error}"  # noqa: PT017 - runs without pytest
         _check_field(error.field, field)
         caught.error = error
     else:

@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 from polymem.contracts.drivers import Drivers
 from polymem.contracts.transactions import Isolation, TransactionFeatures
+from polymem.core.breaker import TransactionTimeoutError
 from polymem.engines._tables.views import CommittedView, ForkedView, Frozen, Reason, View
-from polymem.errors import StorageConnectionError, StorageDataError, StorageTimeoutError
+from polymem.errors import StorageConnectionError, StorageDataError
 
 Cells = Callable[[View, str], Drivers]
 
@@ -85,7 +86,7 @@ class TableTransaction:
 
     def _expire(self, timeout: float) -> None:
         message = f"the transaction was open for longer than {timeout:g} s and was rolled back"
-        self._end(lambda: StorageTimeoutError(message))
+        self._end(lambda: TransactionTimeoutError(message))
 
     def _end(self, why: Reason) -> None:
         if self._view.over is None:

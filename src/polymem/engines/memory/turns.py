@@ -60,6 +60,16 @@ class MemoryTurns:
             self._view.drop(SessionTable, self._namespace, session_id)
         return deleted
 
+    async def touch(self, session_id: str, /, *, expires_at: int | None) -> int:
+        await self._view.writable()
+        if self._session(session_id) is None:
+            return 0
+        session, now = self._view.table(SessionTable, self._namespace, session_id), self._view.clock.now()
+        live = [(turn_id, row) for turn_id, row in session.rows.items() if is_live(row, now)]
+        for turn_id, row in live:
+            session.put(turn_id, row._replace(expires_at=expires_at))
+        return len(live)
+
     async def clear(self, session_id: str, /) -> int:
         await self._view.writable()
         session = self._view.drop(SessionTable, self._namespace, session_id)

@@ -39,7 +39,7 @@ def from_url(url: str, **options: Any) -> "SqliteEngine":
     given = {**dict(parse_qsl(parts.query)), **options}
     unknown = given.keys() - {"durability", "cache_mb", "clock", "vfs"}
     if unknown:
-        raise StorageDataError(f"unknown option {min(unknown)}; there are durability, cache_mb", field="url")
+        raise StorageDataError(f"unknown option {min(unknown)}; there are durability, cache_mb", field=min(unknown))
     return SqliteEngine(path, **given)
 
 

@@ -32,6 +32,7 @@ _PAGE: Final = (
     f"select {_COLUMNS} from pm_turns where {_SESSION} and turn_id > ?5 and {_SHOWN} order by turn_id limit ?6"
 )
 _DELETE: Final = f"delete from pm_turns where {_SESSION} and turn_id = ?3 returning expires_at"
+_TOUCH: Final = f"update pm_turns set expires_at = ?4 where {_SESSION} and {_LIVE}"
 _COUNT: Final = f"select count(*) from pm_turns where {_SESSION} and {_SHOWN}"
 _COUNT_ALL: Final = f"select count(*) from pm_turns where namespace = ?1 and {_SHOWN} and ?2 is null"
 # Each step jumps to the next name, so the cost grows with the sessions, not with the turns.
@@ -81,6 +82,15 @@ class SqliteTurns:
             return sum(expires_at is None or expires_at > now for expires_at in gone)
 
         return await self._runner.write(delete, savepoint=len(turn_ids) > 1)
+
+    async def touch(self, session_id: str, /, *, expires_at: int | None) -> int:
+        row = (self._namespace, session_id, self._clock.now(), expires_at)
+
+        def touch(connection: apsw.Connection) -> int:
+            connection.execute(_TOUCH, row)
+            return connection.changes()
+
+        return await self._runner.write(touch)
 
     async def clear(self, session_id: str, /) -> int:
         shown = self._shown(session_id, include_expired=False)

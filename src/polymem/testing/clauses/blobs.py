@@ -73,6 +73,7 @@ async def what_is_known_of_it(kit: Kit) -> None:
     first = await blobs.put("a", b"1", metadata=metadata, content_type="text/plain; charset=utf-8")
     found = await blobs.info("a")
     assert found is not None
+    assert await blobs.exists("a")
     assert same(found.metadata, metadata)
     assert found.content_type == "text/plain; charset=utf-8"
     assert found.created_at == to_datetime(kit.clock.now())

@@ -40,13 +40,13 @@ async def fill(kit: Kit) -> dict[str, Any]:
     return documents
 
 
-def _answer(documents: dict[str, Any], where: Any, order: Any) -> list[str]:
+def answer(documents: dict[str, Any], where: Any, order: Any) -> list[str]:
     condition, parsed = parse(where), parse_order(order)
     keys = [key for key, document in documents.items() if matches(condition, document)]
     return sorted(keys, key=lambda key: sort_key(documents[key], parsed, key))
 
 
-async def _pages(kv: KeyValue[Any], size: int, **options: Any) -> list[list[str]]:
+async def pages(kv: KeyValue[Any], size: int, **options: Any) -> list[list[str]]:
     found, cursor = [], None
     while True:
         entries, cursor = await kv.find_many(**options, limit=size, cursor=cursor)
@@ -61,15 +61,15 @@ async def filters_and_orders(kit: Kit) -> None:
     documents, kv = await fill(kit), kit.store.kv
     for where in FILTERS:
         for order in ORDERS:
-            wanted = _answer(documents, where, order)
+            wanted = answer(documents, where, order)
             entries = [entry async for entry in kv.query(where, order_by=order)]
             assert [entry.key for entry in entries] == wanted, f"{where} by {order}"
             assert all(same(entry.value, documents[entry.key]) for entry in entries)
-            pages = await _pages(kv, 7, where=where, order_by=order)
-            assert [key for page in pages for key in page] == wanted, f"{where} by {order} in pages"
-            assert all(len(page) == 7 for page in pages[:-1])
+            by_pages = await pages(kv, 7, where=where, order_by=order)
+            assert [key for page in by_pages for key in page] == wanted, f"{where} by {order} in pages"
+            assert all(len(page) == 7 for page in by_pages[:-1])
         if where:
-            assert await kv.count(where=where) == len(_answer(documents, where, []))
+            assert await kv.count(where=where) == len(answer(documents, where, []))
 
 
 @clause("query")
@@ -78,7 +78,7 @@ async def limits_and_offsets(kit: Kit) -> None:
     documents, kv = await fill(kit), kit.store.kv
     where = {"n": {"exists": True}}
     for order in ORDERS[:3]:
-        wanted = _answer(documents, where, order)
+        wanted = answer(documents, where, order)
         for limit, offset in ((0, 0), (1, 0), (3, 2), (100, 30), (5, 1000), (len(wanted), 0)):
             found = [entry.key async for entry in kv.query(where, order_by=order, limit=limit, offset=offset)]
             assert found == wanted[offset : offset + limit], (order, limit, offset)
@@ -226,50 +226,7 @@ async def every_operator(kit: Kit) -> None:
             await kv.create_index(*paths)
         for where in by_operator():
             condition = where & (F("k") == 1) if "k" in paths else where
-            wanted = _answer(documents, condition, [])
+            wanted = answer(documents, condition, [])
             found, _ = await kv.find_many(condition, limit=len(documents))
             assert [entry.key for entry in found] == wanted, f"{condition}, index on {paths}"
             assert await kv.count(where=condition) == len(wanted), f"count of {condition}, index on {paths}"
-
-
-@clause("query", needs=lambda f: f.indexes)
-async def indexes_change_no_answer(kit: Kit) -> None:
-    """With an index every query answers as without it, explain names it, and it is the namespace's own (QRY-6)."""
-    documents, kv = await fill(kit), kit.store.kv
-    assert await kv.list_indexes() == []
-    name, both = await kv.create_index("a"), await kv.create_index("n", "p.q")
-    assert await kv.create_index("a") == name
-    assert {index.name: index.paths for index in await kv.list_indexes()} == {
-        name: (("a",),),
-        both: (("n",), ("p", "q")),
-    }
-    assert (await kv.explain(F("a") == 1)).indexes == (name,)
-    assert (await kv.explain((F("n") == 1) & (F("p.q") == 2))).indexes == (both,)
-    for where in FILTERS:
-        for order in ORDERS:
-            found = await _pages(kv, 5, where=where, order_by=order)
-            assert [key for page in found for key in page] == _answer(documents, where, order), f"{where} by {order}"
-    await kv.put("k00", {"a": "new"})
-    assert [entry.key async for entry in kv.query(F("a") == "new")] == ["k00"]
-    assert await kit.store.namespace("other").kv.list_indexes() == []
-    assert not await kit.store.namespace("other").kv.drop_index(name)
-    assert await kv.drop_index(name)
-    assert not await kv.drop_index(name)
-    assert [index.name for index in await kv.list_indexes()] == [both]
-
-
-@clause("query", needs=lambda f: f.indexes, uses=("shared",))
-async def indexes_stay(kit: Kit) -> None:
-    """An index survives reopening and goes with its namespace."""
-    name = await kit.store.kv.create_index("a.b")
-    assert [index.name for index in await (await kit.reopen()).kv.list_indexes()] == [name]
-    await kit.store.namespace("deep").kv.create_index("a.b")
-    await kit.store.kv.put("k", {"a": {"b": 1}})
-    await kit.root.drop_namespace(*await _segments(kit))
-    assert await kit.store.kv.list_indexes() == []
-    assert await kit.store.namespace("deep").kv.list_indexes() == []
-
-
-async def _segments(kit: Kit) -> tuple[str, ...]:
-    """The namespace of this clause, as the root names it."""
-    return next(iter([name async for name in kit.root.namespaces(depth=1) if name[0].startswith("conformance-")]))

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from polymem.contracts.kv import KeyValue
 from polymem.contracts.query import Position
+from polymem.core.clock import Clock
 from polymem.errors import StorageDataError, StorageUnsupportedError
 from polymem.testing.clause import clause
 from polymem.testing.expect import refused
@@ -95,7 +96,7 @@ async def forged_cursors(kit: Kit) -> None:
 async def other_codecs_refuse(kit: Kit) -> None:
     """Values that are not JSON documents can't be queried, and are no documents of others."""
     kv = kit.store.kv
-    hidden: KeyValue[bytes] = KeyValue(kv._driver, kit.clock, _Hidden(), scope=kv._scope, queries=kv._queries)  # noqa: SLF001
+    hidden = hidden_values(kv, kit.clock)
     await hidden.put_many({"a": b"\xff\x00", "b": b"{", "c": b'{"n": 1}'})
     await kv.put("d", {"n": 1})
     assert await hidden.get("b") == b"{"
@@ -110,6 +111,11 @@ async def other_codecs_refuse(kit: Kit) -> None:
     assert [entry.key async for entry in kv.query()] == ["d"]
     assert await kv.count(where={"not": {"m": 1}}) == 1
     assert (await kv.aggregate({"n": "count"}, where={"n": {"ge": 1}}))[0].values == {"n": 1}
+
+
+def hidden_values(kv: KeyValue[Any], clock: Clock) -> KeyValue[bytes]:
+    """The same records, written as something that is not JSON."""
+    return KeyValue(kv._driver, clock, _Hidden(), scope=kv._scope, queries=kv._queries)  # noqa: SLF001
 
 
 class _Hidden:

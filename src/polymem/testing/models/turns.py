@@ -42,6 +42,10 @@ async def _delete(store: Store, _: Memo, session: str, numbers: list[int]) -> in
     return await store.turns.delete_many(session, numbers)
 
 
+async def _touch(store: Store, _: Memo, session: str, ttl: Any) -> int:
+    return await store.turns.touch(session, ttl=ttl)
+
+
 async def _clear(store: Store, _: Memo, session: str) -> int:
     return await store.turns.clear(session)
 
@@ -63,6 +67,7 @@ TURNS = Model(
         "get": (_get, (SESSION, NUMBER)),
         "recent": (_recent, (SESSION, NUMBER, NUMBER)),
         "delete": (_delete, (SESSION, st.lists(NUMBER, max_size=3))),
+        "touch": (_touch, (SESSION, TTL)),
         "clear": (_clear, (SESSION,)),
         "count": (_count, (SESSION,)),
     },
