@@ -27,6 +27,20 @@ def test_options_of_postgres() -> None:
     assert (settings.min_size, settings.max_size, settings.timeout, settings.schema) == (1, 1, 9.0, "mine")
 
 
+@pytest.mark.parametrize(
+    ("config", "size"),
+    [
+        ({"url": f"{POSTGRES}?max_size=20"}, 20), ({"url": f"{POSTGRES}?pool_size=20"}, 20),
+        ({"url": f"{POSTGRES}?pool_size=20", "pool_size": 5}, 5), ({"url": f"{POSTGRES}?max_size=20", "pool_size": 5}, 5),
+        ({"url": POSTGRES, "max_size": 5}, 5), ({"url": f"{POSTGRES}?max_size=20", "max_size": 1}, 1),
+    ],
+)  # fmt: skip
+def test_the_size_of_the_pool_by_either_name(config: dict[str, Any], size: int) -> None:
+    """What is said wins over the default, and the config over the URL."""
+    settings = PostgresAdapter(config)._root.engine._settings  # type: ignore[attr-defined]
+    assert (settings.max_size, settings.min_size) == (size, min(size, 2))
+
+
 def test_defaults_of_redis() -> None:
     adapter = RedisAdapter({})
     engine: Any = adapter._root.engine
@@ -73,6 +87,11 @@ def test_options_of_redis() -> None:
         (PostgresAdapter, {"url": POSTGRES, "window_size": 5}, "window_size"),
         (PostgresAdapter, {"url": POSTGRES, "tenant": ""}, "tenant"),
         (PostgresAdapter, {"url": POSTGRES, "metrics": {"percentile": 5}}, "metrics.percentile"),
+        (PostgresAdapter, {"url": f"{POSTGRES}?pool_size=x"}, "pool_size"),
+        (PostgresAdapter, "postgresql://me:secret@[::1/db", "url"), (RedisAdapter, "redis://:secret@[::1/0", "url"),
+        (PostgresAdapter, "postgresql://me:secret@here,there:port/db", "url"), (RedisAdapter, {"port": 70_000}, "port"),
+        (RedisAdapter, "redis://h?turn_window=5", "url"), (RedisAdapter, {"url": "redis://h?turn_ttl=5"}, "url"),
+        (RedisAdapter, {"ttl_seconds": 1e300}, "ttl_seconds"), (RedisAdapter, {"client": object()}, "client"),
         (RedisAdapter, POSTGRES, "url"), (RedisAdapter, {"port": "6379"}, "port"), (RedisAdapter, {"db": -1}, "db"),
         (RedisAdapter, {"window_size": -1}, "window_size"), (RedisAdapter, {"ttl_seconds": 0}, "ttl_seconds"),
         (RedisAdapter, {"turn_window": 5}, "turn_window"), (RedisAdapter, {"refresh_ttl_on_read": 1}, "refresh_ttl_on_read"),

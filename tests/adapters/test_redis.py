@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from polymem import RedisAdapter
 from polymem.core.clock import ManualClock, to_datetime
-from polymem.errors import StorageConflictError, StorageUnsupportedError
+from polymem.errors import StorageConflictError
 
 pytestmark = [pytest.mark.anyio, pytest.mark.integration, pytest.mark.server("redis")]
 
@@ -115,11 +115,13 @@ async def test_the_store_behind_it_has_the_rest(adapter: RedisAdapter) -> None:
 
 
 @pytest.mark.server("redis_cluster")
-async def test_a_cluster_has_no_transactions(redis_cluster: dict[str, Any]) -> None:
+async def test_sessions_of_a_cluster(redis_cluster: dict[str, Any]) -> None:
     async with RedisAdapter(redis_cluster) as adapter:
         stored = await adapter.store_batch([turn(1), turn(1, session_id="other"), turn(2)])
         assert [one and one["turn_id"] for one in await adapter.retrieve_batch(stored)] == [1, 1, 2]
-        with pytest.raises(StorageUnsupportedError):
-            await adapter.refresh_ttl("s")
+        assert await adapter.refresh_ttl("s", 60) is True
+        assert await adapter.refresh_ttl("nobody") is False
+        until = [(one or {})["ttl_expires_at"] - datetime.now(UTC) for one in await adapter.retrieve_batch(stored)]
+        assert [left < timedelta(minutes=2) for left in until] == [True, False, True]
         assert await adapter.clear_session("s") == 2
         assert await adapter.clear_session("other") == 1

@@ -1,6 +1,7 @@
 """Turns as records, the same on every engine (ADP-1, ADP-2, TRN-1)."""
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -87,7 +88,8 @@ async def test_a_whole_session_by_its_key(adapter: TurnAdapter) -> None:
         ({}, "session_id"), ({"session_id": "s", "content": ""}, "turn_id"), (turn(turn_id=-1), "turn_id"),
         (turn(turn_id=True), "turn_id"), (turn(content=None), "content"), (turn(session_id=""), "session_id"),
         (turn(metadata=[]), "metadata"), (turn(metadata={"a": float("nan")}), "metadata"), (turn(colour="red"), "colour"),
-        (turn(created_at=datetime(2026, 1, 1)), "at"), (turn(ttl_expires_at=60), "ttl_expires_at"),
+        (turn(created_at=datetime(2026, 1, 1)), "created_at"), (turn(ttl_expires_at=60), "ttl_expires_at"),
+        (turn(ttl_expires_at=datetime(2026, 1, 1)), "ttl_expires_at"),
         (turn(content="a\x00"), "content"), (turn(role=""), "role"), (None, "data"),
     ],
 )  # fmt: skip
@@ -332,3 +334,21 @@ async def test_the_verbs_are_counted_as_such(adapter: TurnAdapter) -> None:
     assert counted == {"store": 2, "store_batch": 1, "retrieve": 1}
     assert metrics["errors"]["by_type"] == {"StorageConflictError": 1}
     assert (metrics["connection"]["pool"] is None) is not isinstance(adapter, PostgresAdapter | RedisAdapter)
+
+
+async def test_what_only_the_engine_knows_is_among_the_metrics(disconnected: TurnAdapter) -> None:
+    """MET-1: in words that JSON has, and nothing before and after."""
+    assert disconnected.get_metrics()["backend_specific"] is None
+    async with disconnected:
+        found = json.loads(disconnected.export_metrics("json"))["backend_specific"]
+        assert disconnected.backend.metrics()["backend_specific"] == found
+        version = (await disconnected.health_check()).server_version
+        if isinstance(disconnected, PostgresAdapter):
+            assert found.pop("connections_opened") >= 2
+            direct = {"pooled": False, "prepared_statements": True, "replicas": []}
+            assert found == {"server_version": version, **direct}
+        elif isinstance(disconnected, RedisAdapter):
+            assert found == {"server_version": version, "mode": "standalone", "durable": True}
+        else:
+            assert found is None
+    assert disconnected.get_metrics()["backend_specific"] is None

@@ -11,11 +11,11 @@ from polymem.adapters._settings import Declaration, read_config
 from polymem.adapters._turns import TurnTable, as_record
 from polymem.adapters.adapter import StorageAdapter
 from polymem.contracts._input import several
-from polymem.contracts.turns import Content, TurnInput
+from polymem.contracts.turns import Content
 from polymem.core.clock import Ttl
-from polymem.core.engine import pool_of
+from polymem.core.engine import details_of, pool_of
 from polymem.core.health import HealthCheckResult
-from polymem.store import Store, TransactionStore
+from polymem.store import Store
 
 Result = TypeVar("Result")
 Life = Ttl | Literal["default"] | None
@@ -141,22 +141,8 @@ class TurnAdapter(StorageAdapter):
         return await self.backend.turns.clear(session_id)
 
     async def refresh_ttl(self, session_id: str, ttl: Life = "default") -> bool:
-        """Let every turn of a session live so long from now on; whether there were any.
-
-        `StorageUnsupportedError` where the engine has no transactions (Redis Cluster).
-        """
-
-        async def again(tx: TransactionStore) -> bool:
-            turns = [
-                TurnInput(
-                    turn.role, turn.content, turn.turn_id, turn.metadata, turn.created_at, self._life(ttl), turn.id
-                )
-                async for turn in tx.turns.scan(session_id)
-            ]
-            await tx.turns.append_many(session_id, turns, replace=True)
-            return bool(turns)
-
-        return await self.backend.run_in_transaction(again)
+        """Let every turn of a session live so long from now on; whether there were any."""
+        return await self.backend.turns.touch(session_id, ttl=self._life(ttl)) > 0
 
     async def delete_expired(self) -> int:
         """Remove every expired record of the database; how many there were."""
@@ -171,6 +157,9 @@ class TurnAdapter(StorageAdapter):
 
     def _pool(self) -> Mapping[str, int] | None:
         return pool_of(self._root.engine)
+
+    def _details(self) -> Mapping[str, Any] | None:
+        return details_of(self._root.engine)
 
 
 async def _each(call: Callable[[str], Awaitable[Result]], ids: Iterable[str]) -> list[Result]:

@@ -122,9 +122,10 @@ def _fact_type(value: str) -> str:
     return value
 
 
-def _confidence(value: float) -> float:
-    if not 0 <= value <= 1:
-        raise StorageDataError("expected a number from 0 to 1", field="confidence")
+def check_confidence(value: float, *, field: str = "confidence") -> float:
+    """A number from 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise StorageDataError("expected a number from 0 to 1", field=field)
     return float(value)
 
 
@@ -141,7 +142,7 @@ def _instant(field: str, value: datetime | None) -> datetime | None:
 _CHECKS: Final[Mapping[str, Any]] = {
     "fact_type": _fact_type,
     "content": lambda value: check_text(value, field="content"),
-    "confidence": _confidence,
+    "confidence": check_confidence,
     "source_turn_ids": _turn_ids,
     "metadata": lambda value: encode_json(json_object(value, field="metadata")).decode(),
     "created_at": lambda value: _instant("created_at", value),

@@ -20,6 +20,25 @@ _COMMENTS: Final = {
     "updated_at": "When it was last changed",
     "ttl_expires_at": "From then on it is invisible; null is never",
 }
+_FIGURES: Final = {
+    "session_id": "The conversation",
+    "fact_count": "Its facts, expired ones that were not removed yet included",
+    "fact_type_count": "How many kinds of them there are",
+    "avg_confidence": "The mean of how sure they are",
+    "first_fact_at": "When the first was stored",
+    "last_updated_at": "When one was last changed",
+    "expired_count": "Facts that have expired",
+    "active_count": "Facts that have not",
+    "tenant": "Whose they are",
+}
+_INDEXES: Final = {
+    "ttl": ("(ttl_expires_at) where ttl_expires_at is not null", "What expires, for the sweeper"),
+    "created": ("(created_at desc)", "The latest facts"),
+    "session": ("(session_id, fact_type)", "The facts of a session, by kind"),
+    "type": ("(fact_type)", "The facts of a kind"),
+    "confidence": ("(confidence desc)", "The surest facts"),
+    "updated": ("(updated_at desc)", "The facts changed last"),
+}
 _TABLE: Final = """
 create table working_memory(
     id bigint generated always as identity primary key,
@@ -65,12 +84,8 @@ create or replace view v_working_memory_stats as select session_id, count(*) as 
     from working_memory group by tenant, session_id"""
 _STATEMENTS: Final = (
     _TABLE,
-    "create index working_memory_ttl on working_memory(ttl_expires_at) where ttl_expires_at is not null",
-    "create index working_memory_created on working_memory(created_at desc)",
-    "create index working_memory_session on working_memory(session_id, fact_type)",
-    "create index working_memory_type on working_memory(fact_type)",
-    "create index working_memory_confidence on working_memory(confidence desc)",
-    "create index working_memory_updated on working_memory(updated_at desc)",
+    *(f"create index working_memory_{name} on working_memory{of}" for name, (of, _) in _INDEXES.items()),
+    *(f"comment on index working_memory_{name} is '{words}'" for name, (_, words) in _INDEXES.items()),
     _CLEANUP,
     _CLEANUP_ALL,
     _TOUCH,
@@ -82,6 +97,12 @@ _STATEMENTS: Final = (
     "comment on function cleanup_expired_records() is 'Delete expired turns and facts; how many there were'",
     "comment on function update_updated_at_column() is 'Note when a row is changed'",
     "comment on view v_working_memory_stats is 'Figures for each session'",
+    *(f"comment on column v_working_memory_stats.{name} is '{words}'" for name, words in _FIGURES.items()),
+)
+_GIN: Final = (
+    "create index if not exists active_context_metadata on active_context using gin (metadata)",
+    "create index if not exists working_memory_metadata on working_memory using gin (metadata)",
+    "create index if not exists working_memory_sources on working_memory using gin (source_turn_ids)",
 )
 # a query of the catalogue: to_regclass may answer from what this connection has cached while it waited for the lock
 _THERE: Final = "select from pg_tables where schemaname = current_schema() and tablename = 'working_memory'"
@@ -98,3 +119,9 @@ async def create_facts_table(store: Store) -> None:
         schema = (await tx.sql.query("select quote_ident(current_schema())"))[0][0]
         for statement in _STATEMENTS:
             await tx.sql.execute(statement.replace("{schema}", schema))
+
+
+async def create_gin_indexes(store: Store) -> None:
+    """Make those that are not there."""
+    for statement in _GIN:
+        await store.sql.execute(statement)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from polymem.adapters._ids import turn_key
 from polymem.adapters._search import Search
+from polymem.contracts.filter import And, Compare, Filter
 from polymem.core.clock import to_datetime
 from polymem.core.codec import decode_json
 from polymem.engines.postgres.filter_sql import Values, compile_filter
@@ -16,6 +17,7 @@ _INSTANT: Final = "to_char({} at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\
 METADATA: Final = "case when t.metadata_text::jsonb = t.metadata then t.metadata_text else t.metadata::text end"
 _LIVE: Final = "(t.ttl_expires_at is null or t.ttl_expires_at > {})"
 _ROUND: Final = 1000
+_LARGEST_TURN: Final = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,5 +123,17 @@ class Rows:
         if not wanted.include_expired:
             parts.append(_LIVE.format(values.add(self.now(), "timestamptz")))
         if wanted.where is not None:
-            parts.append(compile_filter(wanted.where, self._shape.document(), values))
+            document = self._shape.document()
+            parts.append(compile_filter(wanted.where, document, values, jsonb="t.metadata", at=("metadata",)))
+            parts += [f"t.source_turn_ids @> array[{values.add(id, 'integer')}]" for id in _sources(wanted.where)]
         return " and ".join(parts)
+
+
+def _sources(where: Filter) -> list[int]:
+    """The turns that a fact must come from whatever else it satisfies: an index answers that."""
+    tests = where.items if isinstance(where, And) else (where,)
+    wanted = (
+        one.value for one in tests
+        if isinstance(one, Compare) and (one.path, one.op) == (("source_turn_ids",), "contains")
+    )  # fmt: skip
+    return [id for id in wanted if type(id) is int and 0 <= id <= _LARGEST_TURN]

@@ -9,6 +9,7 @@ from polymem.adapters.validation import validate_field_types, validate_known_fie
 from polymem.config.opening import store_of
 from polymem.config.schema import ENGINE_OPTIONS, EngineConfig
 from polymem.contracts.turns import DEFAULT_TTL
+from polymem.core.clock import MAX_SECONDS
 from polymem.core.registry import scheme_of
 from polymem.core.text import check_key
 from polymem.errors import StorageDataError
@@ -64,16 +65,14 @@ def read_config(config: Mapping[str, Any], declared: Declaration) -> Settings:
     engine = [name for name in ENGINE_OPTIONS[scheme_of(url)] if name not in declared.renamed.values()]
     validate_known_fields(config, (*_OF_EVERY_ADAPTER, *declared.options, *declared.renamed, *engine, *_OF_EVERY_STORE))
     in_url = parse_qs(urlsplit(url).query)
-    defaults = {
-        n: value for n, value in declared.defaults.items() if in_url.keys().isdisjoint((n, declared.renamed.get(n)))
-    }
-    given = {**defaults, **config}
+    for name, other in declared.renamed.items():
+        if other in in_url:
+            raise StorageDataError(f"{other} in the URL: say {name} beside it", field="url")
+    given = {**{n: value for n, value in declared.defaults.items() if n not in in_url}, **config}
     _check_positive(given)
     options = {
         declared.renamed.get(name, name): given[name] for name in given if name not in ("url", "table", "tenant")
     }
-    if given.get("pool_size", 2) < given.get("min_size", 0) and "min_size" not in config:
-        options["min_size"] = given["pool_size"]  # who wants a small pool need not say so twice
     return Settings(
         url, _table(given, declared), check_key(given.get("tenant", "default"), field="tenant"),
         given.get("ttl_seconds", DEFAULT_TTL), given.get("window_size", 10), options,
@@ -98,8 +97,8 @@ def _table(given: Mapping[str, Any], declared: Declaration) -> str:
 
 def _check_positive(given: Mapping[str, Any]) -> None:
     for name in ("ttl_seconds", "timeout", "socket_timeout", "pool_size"):
-        if name in given and not 0 < given[name] < float("inf"):
-            raise StorageDataError("expected a number above 0", field=name)
+        if name in given and not 0 < given[name] < MAX_SECONDS:
+            raise StorageDataError(f"expected a number above 0 and below {MAX_SECONDS:g}", field=name)
     for name in ("window_size", "min_size", "db"):
         if name in given and given[name] < 0:
             raise StorageDataError("expected a whole number of at least 0", field=name)

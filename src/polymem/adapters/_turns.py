@@ -11,7 +11,7 @@ from polymem.adapters._search import Fields, Search, read_search
 from polymem.adapters.validation import validate_field_types, validate_known_fields, validate_required_fields
 from polymem.contracts.filter import matches
 from polymem.contracts.turns import Turn, TurnInput, Turns
-from polymem.core.clock import Ttl
+from polymem.core.clock import Ttl, to_instant
 from polymem.errors import StorageDataError
 from polymem.store import Store
 
@@ -51,6 +51,9 @@ class TurnTable:
         validate_required_fields(record, REQUIRED)
         validate_known_fields(record, _TYPES)
         validate_field_types(record, _TYPES)
+        for name in ("created_at", "ttl_expires_at"):
+            if record.get(name) is not None:
+                to_instant(record[name], field=name)
         return record
 
     async def retrieve(self, id: str) -> dict[str, Any] | None:

@@ -103,7 +103,7 @@ class StorageAdapter(ABC):
             raise StorageDataError("expected a URL, or a mapping of options", field="config")
         self.config: dict[str, Any] = {"url": config} if isinstance(config, str) else dict(config)
         metrics = self.config.get("metrics")
-        self.collector = MetricsCollector(self.adapter_type, metrics, pool=self._pool)
+        self.collector = MetricsCollector(self.adapter_type, metrics, pool=self._pool, details=self._details)
         self._connected, self._lock = False, asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -183,6 +183,10 @@ class StorageAdapter(ABC):
 
     def _pool(self) -> Mapping[str, int] | None:
         """Figures of the connection pool, None where there is none."""
+        return None
+
+    def _details(self) -> Mapping[str, Any] | None:
+        """What else there is to say of the database in metrics, None for nothing."""
         return None
 
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polymem.adapters._engine import Life, TurnAdapter
-from polymem.adapters._facts import LIFE, FactTable
-from polymem.adapters._facts_schema import create_facts_table
+from polymem.adapters._facts import LIFE, FactTable, check_confidence
+from polymem.adapters._facts_schema import create_facts_table, create_gin_indexes
 from polymem.adapters._rows import TURNS, Rows
 from polymem.adapters._settings import Declaration
 from polymem.contracts.filter import F
@@ -25,7 +25,7 @@ class PostgresAdapter(TurnAdapter):
     declared = Declaration(
         ("postgresql", "postgres"),
         tables=("active_context", "working_memory"),
-        defaults={"min_size": 2, "pool_size": 10, "timeout": 5.0},
+        defaults={"timeout": 5.0},
     )
 
     def __init__(self, config: Mapping[str, Any] | str) -> None:
@@ -59,7 +59,8 @@ class PostgresAdapter(TurnAdapter):
         self, session_id: str, fact_type: str | None = None, min_confidence: float = 0.0
     ) -> list[dict[str, Any]]:
         """The facts of a session, newest first."""
-        query = {"session_id": session_id, "filters": F("confidence") >= min_confidence, "limit": MAX_COUNT}
+        least = check_confidence(min_confidence, field="min_confidence")
+        query = {"session_id": session_id, "filters": F("confidence") >= least, "limit": MAX_COUNT}
         return await self._facts.search(query if fact_type is None else {**query, "fact_type": fact_type})
 
     async def update_fact(self, id: str, **changes: Any) -> bool:
@@ -75,6 +76,13 @@ class PostgresAdapter(TurnAdapter):
     async def cleanup_expired_turns(self) -> int:
         """Remove expired turns of every tenant; how many there were."""
         return await self._rows().delete_expired()
+
+    async def create_gin_indexes(self) -> None:
+        """Index the metadata of both tables and `source_turn_ids`, for filters on what they hold.
+
+        It takes an owner of the tables, keeps writers waiting while an index is built, and is harmless once they are there.
+        """
+        await create_gin_indexes(self._root)
 
     async def delete_expired(self) -> int:
         """Remove every expired record of the database, facts included; how many there were."""
