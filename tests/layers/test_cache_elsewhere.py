@@ -244,6 +244,11 @@ async def test_an_engine_that_is_told() -> None:
         await behind.put("a", b"3", "json", version=1, expires_at=None)
         assert await store.kv.get("a") == 3
         engine.is_current = True
+        await store.kv.get("a")
+        await store.namespace("n").kv.get("a")
+        await store.namespace("n").kv.get("b")
+        engine.hearer.changed("n/", None)  # anything there
+        assert store.cache.statistics().entries == 2
         engine.hearer.drop()
         assert store.cache.statistics().entries == 0
     assert engine.closed == 2  # it no longer listens, then the engine

@@ -238,8 +238,11 @@ class NearCache:
         """
         self._following, self._ages = following, following is None
 
-    def changed(self, namespace: str, key: str) -> None:
-        """Somebody may have written a record: another process, or this one a moment ago."""
+    def changed(self, namespace: str, key: str | None) -> None:
+        """Somebody may have written a record, or any of a namespace: another process, or this one a moment ago."""
+        if key is None:
+            self.foreign += self._forget_all(lambda slot: slot[0] == namespace)
+            return
         slot = namespace, key
         self.foreign += self._forget(slot)
         if slot in self._writing:

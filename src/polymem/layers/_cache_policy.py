@@ -33,7 +33,7 @@ class CachePolicy:
     max_staleness: float | None = None
     """For how many seconds a value may be served after another process has overwritten it. 0: never. More saves
     asking the engine; infinity is for databases that nobody else writes to. None: 0 where the engine can be asked,
-    1 where its server tells of changes (as a rule within milliseconds)."""
+    1 where its server tells of changes (as a rule within milliseconds on Redis, a third of this on PostgreSQL)."""
     max_pending: int = 1000
     """write_back: at most so many puts are acknowledged and not yet in the engine."""
     max_delay: float = 0.1

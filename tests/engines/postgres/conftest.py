@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 import servers
+from engines.postgres.replicas import EVERYTHING, Pair
 from servers._process import cache_folder
 from servers.postgres import PostgresServer, database, remove
 from servers.proxy import FaultProxy, fault_proxy
@@ -49,6 +50,18 @@ def give_own() -> Iterator[PostgresServer]:
     yield server
     server.stop()
     remove(folder)
+
+
+@pytest.fixture(name="pair", scope="module")
+def give_pair() -> Iterator[Pair]:
+    """A primary and a replica that logs its statements and waits for no reader."""
+    folder = cache_folder() / f"pair-{uuid4().hex}"
+    primary = PostgresServer(folder)
+    replica = primary.replica(folder.with_name(f"{folder.name}-replica"), *EVERYTHING)
+    yield primary, replica
+    for server in (replica, primary):
+        server.stop()
+        remove(server.data.parent)
 
 
 @pytest.fixture(name="proxy")

@@ -7,8 +7,10 @@ import asyncpg
 import pytest
 from servers.postgres import PASSWORD, run_sql
 
+from polymem.core.breaker import Breaker
 from polymem.core.clock import ManualClock
 from polymem.core.registry import create_engine
+from polymem.engines.postgres._schema import FORMAT
 from polymem.engines.postgres._settings import read_settings
 from polymem.errors import (
     StorageAuthError,
@@ -17,6 +19,7 @@ from polymem.errors import (
     StorageDataError,
     StorageNotFoundError,
     StorageQueryError,
+    StorageTimeoutError,
 )
 from polymem.opened import Session
 from polymem.store import Store
@@ -35,8 +38,11 @@ def test_options_come_from_the_url_and_beside_it() -> None:
 
 @pytest.mark.parametrize(
     ("query", "field"),
-    [("nonsense=1", "url"), ("min_size=x", "min_size"), ("timeout=-1", "timeout"), ("max_size=0", "max_size"),
-     ("timeout=nan", "timeout"), ("min_size=9&max_size=3", "max_size"), ("schema=a%22b", "schema")],
+    [("nonsense=1", "nonsense"), ("min_size=x", "min_size"), ("timeout=-1", "timeout"), ("max_size=0", "max_size"),
+     ("timeout=nan", "timeout"), ("min_size=9&max_size=3", "max_size"), ("schema=a%22b", "schema"),
+     ("timeout=0", "timeout"), ("connect_timeout=0.0001", "connect_timeout"), ("pool_size=x", "pool_size"),
+     ("prepared_statements=maybe", "prepared_statements"), ("read_your_writes=2", "read_your_writes"),
+     ("direct_url=http://h", "direct_url"), ("direct_url=postgresql://h:port/d", "direct_url")],
 )  # fmt: skip
 def test_bad_options_are_named(query: str, field: str) -> None:
     """G-2."""
@@ -44,6 +50,24 @@ def test_bad_options_are_named(query: str, field: str) -> None:
         create_engine(f"postgresql://u:hidden@h/d?{query}")
     assert caught.value.field == field
     assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("application_name", 5), ("direct_url", 5), ("ssl", 5), ("replicas", 5), ("replicas", ["postgresql://h:port/d"]),
+     ("client", object()), ("max_size", 2.5)],
+)  # fmt: skip
+def test_options_of_a_wrong_kind_are_named(name: str, value: object) -> None:
+    """G-2."""
+    with pytest.raises(StorageDataError) as caught:
+        create_engine("postgresql://h/d", **{name: value})
+    assert caught.value.field == name
+
+
+def test_settings_do_not_show_passwords() -> None:
+    """G-1."""
+    url = "postgresql://u:hidden@h/d"
+    assert "hidden" not in repr(read_settings(url, {"direct_url": url, "replicas": [url]}))
 
 
 @pytest.mark.anyio
@@ -108,6 +132,21 @@ async def test_newer_tables_are_left_alone(url: str, opened: Any) -> None:
     run_sql(url, "update newer.pm_meta set value = '99' where name = 'format'")
     with pytest.raises(StorageCorruptError, match="upgrade polymem"):
         await opened(schema="newer")
+
+
+@pytest.mark.anyio
+async def test_older_tables_are_upgraded(url: str, opened: Any) -> None:
+    """REL-1: what a later format added is made, also by two at once, and nothing else is touched."""
+    store = await opened(schema="older")
+    await store.kv.put("a", 1)
+    await store.close()
+    run_sql(url, "drop table older.pm_telling, older.pm_told")
+    run_sql(url, "drop function older.pm_tell, older.pm_untell, older.pm_tell_keys, older.pm_tell_truncation")
+    run_sql(url, "update older.pm_meta set value = '1' where name = 'format'")
+    store, _ = await asyncio.gather(opened(schema="older"), opened(schema="older"))
+    assert run_sql(url, "select value from older.pm_meta where name = 'format'").split() == [str(FORMAT)]
+    assert await store.kv.get("a") == 1
+    assert await store.delete_expired() == 0
 
 
 @pytest.mark.anyio
@@ -186,6 +225,17 @@ async def test_sql_with_names_and_what_it_may_not_do(opened: Any) -> None:
     with pytest.raises(StorageDataError) as wrong:
         await store.sql.query("select $1::int", ["SECRET"])
     assert "SECRET" not in str(wrong.value)
+
+
+@pytest.mark.anyio
+async def test_slow_statements_do_not_take_the_server_from_everybody(opened: Any) -> None:
+    """RES-1: the server itself ended them, so it works, and the breaker stays closed."""
+    store = await opened(timeout=0.2)
+    store._session.guard.breaker = Breaker()
+    for _ in range(2):  # three attempts each
+        with pytest.raises(StorageTimeoutError, match="longer than its limit"):
+            await store.sql.query("select pg_sleep(5)")
+    assert await store.kv.get("a") is None
 
 
 @pytest.mark.anyio

@@ -4,9 +4,9 @@ import asyncio
 import random
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
+from engines.postgres.faults import through, until
 from servers.postgres import PostgresServer
 from servers.proxy import FaultProxy
 
@@ -14,21 +14,6 @@ from polymem.errors import Outcome, StorageConnectionError, StorageError, Storag
 from polymem.store import Store
 
 pytestmark = [pytest.mark.integration, pytest.mark.server("postgres")]
-
-
-def through(url: str, proxy: FaultProxy) -> str:
-    return url.replace(f":{urlsplit(url).port}/", f":{proxy.port}/")
-
-
-async def until(store: Store, key: str) -> None:
-    """Come back without being opened again."""
-    while True:
-        try:
-            await store.kv.put(key, 1)
-        except StorageError:
-            await asyncio.sleep(0.05)
-        else:
-            return
 
 
 @pytest.mark.anyio

@@ -3,16 +3,15 @@
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from engines.postgres.test_failures import through, until
+from engines.postgres.faults import PATIENCE, connections, eventually, running, through, until
 from servers._process import cache_folder
-from servers.postgres import PostgresServer, remove, run_sql
+from servers.postgres import PostgresServer, run_sql
 from servers.proxy import FaultProxy, fault_proxy
 
 from polymem.errors import Outcome, StorageConnectionError, StorageError, StorageTimeoutError
@@ -21,8 +20,6 @@ from polymem.store import Store
 pytestmark = [pytest.mark.integration, pytest.mark.server("postgres"), pytest.mark.anyio]
 ROUNDS = 30 if os.environ.get("POLYMEM_NIGHTLY") == "1" else 2
 TRANSIENT, UNKNOWN = (StorageConnectionError, StorageTimeoutError), Outcome.UNKNOWN
-PATIENCE = 60.0
-"""Seconds that nothing takes on a machine that is well."""
 
 
 async def _put(store: Store, name: str) -> None:
@@ -98,18 +95,6 @@ class Ledger:
         assert [
             error for error in self.errors if not isinstance(error, TRANSIENT) and error.outcome is not UNKNOWN
         ] == []
-
-
-async def eventually(what: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not what():
-            await asyncio.sleep(0.01)
-
-
-async def connections(url: str, name: str) -> int:
-    """Those of a store, as the server counts them."""
-    count = f"select count(*) from pg_stat_activity where application_name = '{name}'"
-    return int(await asyncio.to_thread(run_sql, url, count))
 
 
 Felt = Callable[[], Awaitable[None]]
@@ -338,14 +323,3 @@ async def test_a_replica_takes_over_with_all_that_was_acknowledged(opened: Any) 
         await asyncio.wait_for(until(store, "back"), PATIENCE)
         await ledger.check()
         assert (await store.sql.query("show port"))[0][0] == f"{replica.port}"
-
-
-@asynccontextmanager
-async def running(folder: Path, of: PostgresServer | None = None) -> AsyncIterator[PostgresServer]:
-    """A server, or a replica of another."""
-    server = await asyncio.to_thread(PostgresServer if of is None else of.replica, folder)
-    try:
-        yield server
-    finally:
-        await asyncio.to_thread(server.stop)
-        remove(folder)

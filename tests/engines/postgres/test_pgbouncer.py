@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 import pytest
 from servers._process import cache_folder
-from servers.postgres import PgBouncer
+from servers.postgres import PASSWORD, PgBouncer
 
 from polymem.engines.postgres import _vector_building
 from polymem.engines.postgres.search import index_vectors
-from polymem.errors import StorageDataError, StorageQueryError
+from polymem.errors import StorageAuthError, StorageDataError, StorageQueryError
 
 pytestmark = [pytest.mark.integration, pytest.mark.server("postgres"), pytest.mark.server("pgbouncer")]
 
@@ -27,6 +27,12 @@ def give_bouncer(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
+
+
+@pytest.mark.anyio
+async def test_a_wrong_password_is_called_that(bouncer: str, opened: Any) -> None:
+    with pytest.raises(StorageAuthError):
+        await opened(bouncer.replace(PASSWORD, "wrong"))
 
 
 @pytest.mark.anyio

@@ -40,9 +40,14 @@ class Connector:
     def pool(self) -> Pool:
         s = self._settings
         return Pool(
-            self.link, lambda link: self._give_up(link.raw), min_size=s.min_size, max_size=s.max_size,
+            self.link, self.unlink, min_size=s.min_size, max_size=s.max_size,
             acquire_timeout=s.acquire_timeout, max_idle=s.max_idle, max_lifetime=s.max_lifetime,
         )  # fmt: skip
+
+    @property
+    def patience(self) -> float:
+        """Seconds within which a server that is well answers what costs it nothing."""
+        return self._settings.connect_timeout
 
     @property
     def _named(self) -> dict[str, str]:
@@ -88,6 +93,10 @@ class Connector:
                 await self._give_up(raw)
                 raise
         return Link(raw, prepares=self.prepares, timeout=self._settings.timeout + _GRACE)
+
+    async def unlink(self, link: Link) -> None:
+        """Give a connection up; never raises."""
+        await self._give_up(link.raw)
 
     def _server_settings(self) -> dict[str, str]:
         """Part of connecting, not of the session: PgBouncer would refuse all but the name."""

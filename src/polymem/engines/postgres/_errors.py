@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 
 import asyncpg  # type: ignore[import-untyped]
 
+from polymem.core.breaker import LimitReachedError
 from polymem.errors import (
     Outcome,
     StorageAuthError,
@@ -43,7 +44,7 @@ _STATES: Final = {
     "23P01": _Meaning(StorageConflictError, "a record that excludes this one exists already"),
     "25006": _Meaning(StorageQueryError, "the transaction or the server only reads"),
     "25P02": _Meaning(StorageQueryError, "an earlier operation of the transaction failed: roll it back"),
-    "25P03": _Meaning(StorageTimeoutError, "the server ended a transaction that was idle for too long"),
+    "25P03": _Meaning(LimitReachedError, "the server ended a transaction that was idle for too long"),
     "26000": _Meaning(StorageQueryError, "a prepared statement is gone; behind a pooler use prepared_statements=False"),
     "28000": _Meaning(StorageAuthError, "the role may not connect from here (pg_hba.conf), or only with TLS (sslmode)"),
     "3D000": _Meaning(StorageNotFoundError, "the database does not exist"),
@@ -54,8 +55,8 @@ _STATES: Final = {
     "42P01": _Meaning(StorageNotFoundError, "a table does not exist"),
     "42P05": _Meaning(StorageQueryError, "a prepared statement exists; behind a pooler use prepared_statements=False"),
     "53300": _Meaning(StorageConnectionError, "the server has no connection to spare", True),
-    "55P03": _Meaning(StorageTimeoutError, "a lock could not be had in time", True),
-    "57014": _Meaning(StorageTimeoutError, "the statement took longer than its limit", True),
+    "55P03": _Meaning(LimitReachedError, "a lock could not be had in time", True),
+    "57014": _Meaning(LimitReachedError, "the statement took longer than its limit", True),
     "57P01": _LOST,
     "57P02": _LOST,
     "57P03": _Meaning(StorageConnectionError, "the server is starting or stopping", True),
@@ -103,6 +104,8 @@ def unreachable(error: Exception) -> StorageError | None:
     refused = _insecure(error)
     if refused is not None:
         return StorageConnectionError(refused)
+    if isinstance(error, asyncpg.ProtocolViolationError) and "authentication failed" in str(error):  # says PgBouncer
+        return StorageAuthError("the credentials were refused")
     translated = translate(error)
     if translated is None:
         return None

@@ -8,7 +8,7 @@ import asyncpg  # type: ignore[import-untyped]
 from polymem.core.engine import Health
 from polymem.core.namespace import subtree_end
 from polymem.core.page import Page
-from polymem.engines.postgres import _collections, _kv_changes, _query_indexes, blobs
+from polymem.engines.postgres import _collections, _kv_changes, _query_indexes, _telling, blobs
 from polymem.engines.postgres._pool import Link
 from polymem.engines.postgres._runner import PoolRunner
 from polymem.engines.postgres._schema import FORMAT
@@ -37,6 +37,7 @@ TABLES: Final = (
     "pm_uploads",
     "pm_blob_parts",
     "pm_kv_changes",
+    "pm_told",
 )
 """Everything that deleted bytes may be left in."""
 
@@ -108,6 +109,7 @@ async def delete_expired(runner: PoolRunner, now: int, limit: int) -> int:
     await _collections.trim(runner)
     await _drop_orphans(runner)
     await _kv_changes.trim(runner, now)
+    await _telling.end_unread(runner)
     await runner.fetch(blobs.SWEEP, now - blobs.LIFETIME)
     return removed
 
@@ -126,6 +128,7 @@ async def lease(runner: PoolRunner, name: str, holder: str, now: int, until: int
 
 async def purge(runner: PoolRunner) -> None:
     await _kv_changes.trim(runner, 0, kept=0)  # it names deleted records; readers that are behind are told
+    await _telling.forget(runner)
     there = "select name from unnest($1::text[]) as name where to_regclass(name) is not null"
     for (table,) in await runner.fetch(there, [*TABLES, "pm_vectors"]):
         async with runner.pool.lease() as link:

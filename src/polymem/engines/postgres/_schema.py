@@ -1,10 +1,11 @@
-"""The tables of format 1, created and upgraded by the engine. `pm_` marks what belongs to it.
+"""The tables, created and upgraded by the engine. `pm_` marks what belongs to it.
 
 Names, keys and texts compare by code point (collation "C"), the order of every other engine. Instants of `pm_` tables
 are microseconds since the epoch. Scripts may use `{schema}`, the quoted schema the tables are in, which the bodies of
 functions need because they run with whatever search path their caller has.
 """
 
+from itertools import chain
 from typing import Final
 
 from polymem.engines.postgres._pool import Link
@@ -12,11 +13,11 @@ from polymem.engines.postgres._schema_blobs import BLOBS
 from polymem.engines.postgres._schema_events import EVENTS
 from polymem.engines.postgres._schema_graph import GRAPH
 from polymem.engines.postgres._schema_query import QUERY
+from polymem.engines.postgres._schema_telling import TELLING
 from polymem.engines.postgres._schema_text import COLLECTIONS, TEXT
 from polymem.engines.postgres._schema_turns import TURNS
 from polymem.errors import StorageCorruptError, StorageQueryError
 
-FORMAT: Final = 1
 _LOCK: Final = 0x504D454D
 """ASCII "PMEM": the advisory lock under which tables are made."""
 
@@ -28,13 +29,19 @@ create table pm_kv(
     version bigint not null, created_at bigint not null, updated_at bigint not null, expires_at bigint,
     primary key(namespace, key));
 create index pm_kv_expires on pm_kv(expires_at) where expires_at is not null;
+-- a large document is written in half the time of the default method; a server may have been built without this one
+do $$ begin
+    alter table pm_kv alter body set compression lz4;
+exception when feature_not_supported then null;
+end $$;
 """
 GATE: Final = """
 -- every transaction locks it in passing, and what must wait for all transactions locks it for itself
 create table pm_gate();
 """
-SCRIPTS: Final = (KV, GATE, TURNS, QUERY, COLLECTIONS, TEXT, GRAPH, BLOBS, EVENTS)
-"""What format 1 consists of, a script per contract, in this order."""
+FORMATS: Final = ((KV, GATE, TURNS, QUERY, COLLECTIONS, TEXT, GRAPH, BLOBS, EVENTS), (TELLING,))
+"""What format 1 consists of, a script per contract, and what each later one added."""
+FORMAT: Final = len(FORMATS)
 
 # asked of the catalogue itself: `to_regclass` may answer from before another connection made the tables
 _FOUND: Final = """
@@ -42,7 +49,9 @@ select exists(select from pg_tables where schemaname = current_schema() and tabl
 quote_ident(current_schema())"""
 _META: Final = 'create table pm_meta(name text collate "C" primary key, value text not null)'
 _FORMAT_OF: Final = "select value::int from pm_meta where name = 'format'"
-_NOTE: Final = f"insert into pm_meta values ('format', '{FORMAT}')"
+_NOTE: Final = (
+    f"insert into pm_meta values ('format', '{FORMAT}') on conflict (name) do update set value = excluded.value"
+)
 
 
 async def create_tables(link: Link, wanted: str | None) -> None:
@@ -54,32 +63,33 @@ async def create_tables(link: Link, wanted: str | None) -> None:
         await link.run(f"select pg_advisory_xact_lock({_LOCK})")
         if wanted is not None:
             await link.run(f'create schema if not exists "{wanted}"')
-        if await _format(link, wanted) is None:
-            await _create(link)
+        await _upgrade(link, await _format(link, wanted))
     except Exception:
         await link.run("rollback")
         raise
     await link.run("commit")
 
 
-async def _format(link: Link, wanted: str | None) -> int | None:
+async def _format(link: Link, wanted: str | None) -> int:
+    """Of the tables that are there; 0: none are."""
     there, schema = (await link.fetch(_FOUND))[0]
     if wanted is not None and schema not in (wanted, f'"{wanted}"'):
-        return None  # it is yet to be made
+        return 0  # it is yet to be made
     if schema is None:
         raise StorageQueryError("there is no schema to use: create it, or give the role a search_path")
-    found = (await link.fetch(_FORMAT_OF))[0][0] if there else None
-    if found is not None and found > FORMAT:
+    found = int((await link.fetch(_FORMAT_OF))[0][0]) if there else 0
+    if found > FORMAT:
         raise StorageCorruptError(
             f"the tables have format {found}, written by a newer version; this one reads up to {FORMAT}: "
             "upgrade polymem. They were left untouched", field="url",
         )  # fmt: skip
-    return None if found is None else int(found)
+    return found
 
 
-async def _create(link: Link) -> None:
+async def _upgrade(link: Link, found: int) -> None:
     schema = (await link.fetch(_FOUND))[0][1]
-    await link.run(_META)
-    for script in SCRIPTS:
+    if not found:
+        await link.run(_META)
+    for script in chain.from_iterable(FORMATS[found:]):
         await link.run(script.replace("{schema}", schema))
     await link.run(_NOTE)

@@ -19,6 +19,8 @@ create table active_context(
     unique (tenant, session_id, turn_id));
 create index active_context_ttl on active_context(ttl_expires_at) where ttl_expires_at is not null;
 create index active_context_created on active_context(created_at desc);
+comment on index active_context_ttl is 'What expires, for the sweeper';
+comment on index active_context_created is 'The latest turns of all sessions';
 comment on table active_context is 'Recent turns of conversations';
 comment on column active_context.id is 'The row';
 comment on column active_context.tenant is 'Whose it is: the namespace, its segments joined by /';
@@ -41,6 +43,7 @@ begin
     end if;
     return new;
 end $$;
+comment on function pm_metadata_changed() is 'Forget the exact text of metadata that was changed';
 create trigger active_context_metadata before update of metadata on active_context
     for each row execute function pm_metadata_changed();
 
@@ -85,6 +88,7 @@ begin
     end loop;
     return done;
 end $$;
+comment on function pm_append_turns is 'Store turns of sessions, all or nothing; their turn ids';
 
 create function cleanup_expired_active_context() returns integer language sql as $$
     with gone as (delete from {schema}.active_context where ttl_expires_at <= now() returning 1)
@@ -97,4 +101,11 @@ create view v_active_context_stats as select session_id, count(*) as turn_count,
     count(*) filter (where ttl_expires_at is null or ttl_expires_at > now()) as active_count, tenant
     from active_context group by tenant, session_id;
 comment on view v_active_context_stats is 'Figures for each session';
+comment on column v_active_context_stats.session_id is 'The conversation';
+comment on column v_active_context_stats.turn_count is 'Its turns, expired ones that were not removed yet included';
+comment on column v_active_context_stats.first_turn_at is 'When the first was said';
+comment on column v_active_context_stats.last_turn_at is 'When the last was said';
+comment on column v_active_context_stats.expired_count is 'Turns that have expired';
+comment on column v_active_context_stats.active_count is 'Turns that have not';
+comment on column v_active_context_stats.tenant is 'Whose it is';
 """

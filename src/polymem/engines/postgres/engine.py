@@ -5,13 +5,14 @@ import itertools
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import NoneType
 from typing import Any, Final
 
 import asyncpg  # type: ignore[import-untyped]
 
 from polymem.contracts.drivers import Drivers
 from polymem.core.clock import MICROSECONDS, Clock
-from polymem.core.engine import Health
+from polymem.core.engine import Health, Hearer
 from polymem.core.page import Page
 from polymem.engines.postgres import _maintenance
 from polymem.engines.postgres._clock import ServerClock
@@ -25,6 +26,7 @@ from polymem.engines.postgres._runner import PoolRunner, Runner
 from polymem.engines.postgres._schema import create_tables
 from polymem.engines.postgres._schema_vectors import create_vectors
 from polymem.engines.postgres._settings import Settings, read_settings
+from polymem.engines.postgres._telling import Notes
 from polymem.engines.postgres._text_index import Indexes
 from polymem.engines.postgres._traffic import Traffic
 from polymem.engines.postgres._vector_building import Approximate
@@ -38,7 +40,7 @@ from polymem.engines.postgres.text import PostgresText
 from polymem.engines.postgres.transactions import PostgresTransactions
 from polymem.engines.postgres.turns import PostgresTurns
 from polymem.engines.postgres.vectors import PostgresVectors
-from polymem.errors import StorageError
+from polymem.errors import StorageDataError, StorageError
 
 _log = logging.getLogger("polymem.engines.postgres")
 _EVERY: Final = 60
@@ -48,6 +50,8 @@ _EVERY: Final = 60
 def from_url(url: str, **options: Any) -> "PostgresEngine":
     """`postgresql://user:password@host:5432/database?max_size=20&sslmode=require`; options may be given beside it."""
     client, clock = options.pop("client", None), options.pop("clock", None)
+    if not isinstance(client, (asyncpg.Pool, NoneType)):
+        raise StorageDataError("expected a pool of asyncpg", field="client")
     return PostgresEngine(read_settings(url, options), client=client, clock=clock)
 
 
@@ -181,9 +185,22 @@ class PostgresEngine:
         """Connections by state; None while not open."""
         return {**self._runner.pool.figures(), **self._replicas.figures()} if self._runner.is_open else None
 
+    def details(self) -> Mapping[str, Any] | None:
+        if not self._runner.is_open:
+            return None
+        found = self._connector
+        return {
+            "server_version": found.version, "pooled": found.pooled, "prepared_statements": found.prepares,
+            "connections_opened": self._runner.pool.connects, "replicas": self.replica_status(),
+        }  # fmt: skip
+
     def replica_status(self) -> list[dict[str, Any]]:
         """Each replica by address: its state, how far it is behind, reads answered and passed on, its pool."""
         return self._replicas.status()
+
+    async def follow_changes(self, hearer: Hearer, within: float, /) -> Notes:
+        """Tell of what is written (see `Telling`). Replicas may answer what a cache reads anew only when they show it."""
+        return await Notes(self._connector, hearer, self._replicas.note, within).open()
 
     async def _keep_for_ever(self) -> None:
         for second in itertools.count(1):

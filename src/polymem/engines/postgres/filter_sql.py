@@ -30,39 +30,44 @@ class Values(list[Any]):
         return f"${len(self)}::{kind}"
 
 
-def compile_filter(where: Filter | None, document: str, values: Values, *, jsonb: str | None = None) -> str:
+def compile_filter(
+    where: Filter | None, document: str, values: Values, *, jsonb: str | None = None, at: Path = ()
+) -> str:
     """The condition, never null; `document` is SQL of type json. Adds to `values`.
 
-    `jsonb` is SQL of the same document as jsonb, which must be an object: what equals a scalar is asked of that, since an
-    index (GIN, `jsonb_path_ops`) can answer it and no text is parsed.
+    `jsonb` is SQL of what the document has `at` a path, its whole unless told, as jsonb, which must be an object: what
+    equals a scalar is asked of that, since an index (GIN) can answer it and no text is parsed.
     """
     match where:
         case None:
             return "true"
         case Compare():
-            contained = None if jsonb is None else _contained(where, jsonb, values)
+            contained = None if jsonb is None else _contained(where, jsonb, at, values)
             return contained or f"({_TESTS[where.op](_At(node_at(where.path, document)), where.value, values)} is true)"
         case And(items):
-            return f"({' and '.join(compile_filter(item, document, values, jsonb=jsonb) for item in items)})"
+            return f"({' and '.join(compile_filter(item, document, values, jsonb=jsonb, at=at) for item in items)})"
         case Or(items):
-            return f"({' or '.join(compile_filter(item, document, values, jsonb=jsonb) for item in items)})"
+            return f"({' or '.join(compile_filter(item, document, values, jsonb=jsonb, at=at) for item in items)})"
         case Not(item):
-            return f"(not {compile_filter(item, document, values, jsonb=jsonb)})"
+            return f"(not {compile_filter(item, document, values, jsonb=jsonb, at=at)})"
         case _:
             raise TypeError(f"not a filter: {type(where).__name__}")
 
 
-def _contained(where: Compare, jsonb: str, values: Values) -> str | None:
+def _contained(where: Compare, jsonb: str, at: Path, values: Values) -> str | None:
     """What equals scalars, as containment, where that means exactly the same; else None.
 
     It does where no segment could lead into an array, and below 2**53, from where on jsonb forgets what a float was.
     """
+    inside = where.path[len(at) :]
     if where.op not in ("eq", "ne", "in", "not_in") or any(map(is_index, where.path)):
+        return None
+    if where.path[: len(at)] != at or not inside:
         return None
     operands = where.value if isinstance(where.value, tuple) else (where.value,)
     if not 1 <= len(operands) <= _MOST_CONTAINED or not all(map(_is_alike, operands)):
         return None
-    tests = (f"{jsonb} @> {values.add(_document(where.path, operand), 'jsonb')}" for operand in operands)
+    tests = (f"{jsonb} @> {values.add(_document(inside, operand), 'jsonb')}" for operand in operands)
     return f"({'not ' if where.op in ('ne', 'not_in') else ''}({' or '.join(tests)}))"
 
 

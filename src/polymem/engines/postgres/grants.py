@@ -9,7 +9,7 @@ from polymem.core.text import check_key
 _STATEMENTS: Final = """
 -- one is only locked, the others are never updated
 with less(name, verbs) as (values ('pm_gate', 'select, delete'), ('pm_changes', 'select, insert, delete'),
-    ('pm_kv_changes', 'select, insert, delete')),
+    ('pm_kv_changes', 'select, insert, delete'), ('pm_told', 'select, insert, delete')),
 here as (select c.oid, c.relname, c.relkind, format('%I.%I', n.nspname, c.relname) as name
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
     where n.nspname = current_schema() and c.relkind in ('r', 'v')

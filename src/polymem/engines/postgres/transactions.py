@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from polymem.contracts.drivers import Drivers
 from polymem.contracts.transactions import Isolation, TransactionFeatures
+from polymem.core.breaker import TransactionOverError, TransactionTimeoutError
 from polymem.core.cancellation import to_the_end
 from polymem.core.text import check_name
 from polymem.engines.postgres._errors import breaks_connection
@@ -112,9 +113,9 @@ class TransactionRunner:
         async with self._lock:
             left = self._deadline - self._loop.time()
             if self.ended == _TIMED_OUT or (self.ended is None and left <= 0):
-                raise StorageTimeoutError(_TIMED_OUT, retryable=False)
+                raise TransactionTimeoutError(_TIMED_OUT)
             if self.ended is not None:
-                raise StorageConnectionError(f"the transaction was {self.ended} already")
+                raise TransactionOverError(f"the transaction was {self.ended} already")
             self._link.timeout = min(left, self._limit)
             try:
                 yield self._link

@@ -4,12 +4,14 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+import asyncpg  # type: ignore[import-untyped]
 import msgspec
 
 from polymem.contracts.turns import TurnFeatures, TurnRow
 from polymem.core.clock import Clock, to_datetime
 from polymem.core.page import Page
 from polymem.engines.postgres._runner import Runner
+from polymem.errors import StorageConflictError
 
 _encode: Final = msgspec.json.Encoder().encode
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -40,6 +42,10 @@ _PAGE: Final = (
 _GONE: Final = f"returning ttl_expires_at) select count(*) from gone where {_LIVE}"
 _DELETE: Final = f"with gone as (delete from active_context where {_SESSION} and turn_id = any($4) {_GONE}"
 _CLEAR: Final = f"with gone as (delete from active_context where {_SESSION} {_GONE}"
+_TOUCH: Final = (
+    f"with touched as (update active_context set ttl_expires_at = $4 where {_SESSION} and {_LIVE} returning 1) "
+    "select count(*) from touched"
+)
 _COUNT: Final = f"select count(*) from active_context where {_SESSION} and {_SHOWN}"
 _COUNT_ALL: Final = f"select count(*) from active_context where tenant = $1 and $2::text is null and {_SHOWN}"
 # each step jumps to the next name, so the cost grows with the sessions, not with the turns
@@ -64,8 +70,11 @@ class PostgresTurns:
             session_id, _, *values = _stored(rows[0])
             if made := await self._runner.point(_APPEND_ONE, self._tenant, session_id, *values):
                 return [made[0][0]]  # else somebody took the number
-        async with self._runner.attempt() as fetch:
-            numbers: list[int] = (await fetch(_APPEND, self._tenant, *_columns(rows), replace, self._now()))[0][0]
+        try:
+            async with self._runner.attempt() as fetch:
+                numbers: list[int] = (await fetch(_APPEND, self._tenant, *_columns(rows), replace, self._now()))[0][0]
+        except asyncpg.UniqueViolationError as error:
+            raise StorageConflictError("a turn with this session and turn id exists", field="turn_id") from error
         return numbers
 
     async def get(self, session_id: str, turn_id: int, /, *, include_expired: bool) -> TurnRow | None:
@@ -84,6 +93,10 @@ class PostgresTurns:
 
     async def delete(self, session_id: str, turn_ids: Sequence[int], /) -> int:
         return await self._number(_DELETE, self._tenant, session_id, self._now(), turn_ids)
+
+    async def touch(self, session_id: str, /, *, expires_at: int | None) -> int:
+        until = None if expires_at is None else to_datetime(expires_at)
+        return await self._number(_TOUCH, self._tenant, session_id, self._now(), until)
 
     async def clear(self, session_id: str, /) -> int:
         return await self._number(_CLEAR, self._tenant, session_id, self._now())
