@@ -50,16 +50,17 @@ async def check_order(store: Store, seed: int) -> None:
 
 
 async def write(kv: Any, keys: list[str], step: int, expected: dict[str, Any], *, removes: bool) -> None:
+    value = step if step % 4 else f"{step}" * 3000  # some are large
     if removes:
         for key in keys:
             expected.pop(key, None)
         await kv.delete_many(keys)
     elif len(keys) == 1:
-        expected[keys[0]] = step
-        await kv.put(keys[0], step)
+        expected[keys[0]] = value
+        await kv.put(keys[0], value)
     else:
-        expected.update(dict.fromkeys(keys, step))
-        await kv.put_many(dict.fromkeys(keys, step))
+        expected.update(dict.fromkeys(keys, value))
+        await kv.put_many(dict.fromkeys(keys, value))
 
 
 @pytest.mark.server("redis")
@@ -124,7 +125,7 @@ async def test_a_watcher_hears_of_each_put_in_a_batch(store: Store) -> None:
     async with asyncio.timeout(30):
         while not await server.call("EXISTS", log):
             await asyncio.sleep(0.005)
-    await asyncio.gather(*(store.kv.put(f"k{number}", 1) for number in range(10)))
+    await asyncio.gather(*(store.kv.put(f"k{number}", "x" * 1000 * number) for number in range(10)))
     async with asyncio.timeout(30):
         await listening
     assert sorted(heard) == [f"k{number}" for number in range(10)]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import servers
 from redis.asyncio import Redis
-from servers._process import free_ports
-from servers.redis import RedisCluster, RedisServer, Sentinels
+from servers._process import Process, free_ports
+from servers.redis import RedisCluster, RedisServer, Sentinels, binary, say
 
 from polymem.core.clock import ManualClock
 from polymem.core.registry import create_engine
@@ -23,6 +23,7 @@ from polymem.errors import (
     StorageConnectionError,
     StorageCorruptError,
     StorageDataError,
+    StorageError,
     StorageFullError,
     StorageTimeoutError,
     StorageUnsupportedError,
@@ -45,9 +46,9 @@ def address(url: str, **options: Any) -> Any:
 
 def test_urls() -> None:
     assert address("redis://").hosts == (("localhost", 6379),)
-    full = address("rediss://ada:s%40crt@example.org:7000/3?socket_timeout=2.5&pool=7&ssl_ca_certs=ca.pem")
+    full = address(f"rediss://ada:s%40crt@example.org:7000/3?socket_timeout=2.5&pool=7&ssl_ca_certs={__file__}")
     assert (full.hosts, full.db, full.username, full.password) == ((("example.org", 7000),), 3, "ada", "s@crt")
-    assert (full.socket_timeout, full.limits.size, full.tls) == (2.5, 7, {"ssl_ca_certs": "ca.pem"})
+    assert (full.socket_timeout, full.limits.size, full.tls) == (2.5, 7, {"ssl_ca_certs": __file__})
     assert address("redis://", host="h", port=1, db=2, password="p").hosts == (("h", 1),)
     assert address("redis+cluster://a,b:7001").hosts == (("a", 6379), ("b", 7001))
     assert address("redis+cluster://a").is_cluster
@@ -70,16 +71,28 @@ def test_urls() -> None:
         ("redis://?pool=1.5", "pool"),
         ("redis://?socket_timeout=-1", "socket_timeout"),
         ("redis://?cluster=perhaps", "cluster"),
-        ("redis://?nonsense=1", "url"),
+        ("redis://?nonsense=1", "nonsense"),
         ("redis://?prefix={a}", "prefix"),
         ("redis://?turn_window=-1", "turn_window"),
         ("redis://?refresh_ttl_on_read=2", "refresh_ttl_on_read"),
+        ("redis://[::1", "url"),
+        ("redis://?port=65536", "port"),
+        ("redis://?turn_ttl=1e300", "turn_ttl"),
+        ("redis://?ssl_ca_certs=ca.pem", "ssl_ca_certs"),
+        ("rediss://?ssl_ca_certs=no-such-file", "ssl_ca_certs"),
     ],
 )
 def test_bad_urls_are_refused_by_name(url: str, field: str) -> None:
     with pytest.raises(StorageDataError) as caught:
         create_engine(url)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(("name", "value"), [("username", 5), ("host", 5), ("client", object()), ("db", 1.5)])
+def test_options_of_a_wrong_kind_are_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(StorageDataError) as caught:
+        create_engine("redis://", **{name: value})
+    assert caught.value.field == name
 
 
 def test_no_secret_is_shown() -> None:
@@ -456,6 +469,47 @@ async def test_a_sentinel_leads_to_the_new_primary(tmp_path: Path, new_store: Ne
             assert await store.kv.get("a") == 1
     finally:
         sentinels.kill()
+
+
+@integration
+async def test_sentinels_with_a_password_of_their_own(tmp_path: Path, new_store: NewStore) -> None:
+    sentinels = Sentinels(tmp_path)
+    port = int(sentinels.url.rpartition(":")[2].partition("/")[0])
+    try:
+        assert say(port, "ACL", "SETUSER", "default", "resetpass", ">s3cret") == b"+OK\r\n"
+        async with new_store(sentinels.url, sentinel_password="s3cret") as store:
+            await store.kv.put("a", 1)
+        with pytest.raises(StorageError) as caught:
+            await new_store(f"{sentinels.url}?sentinel_password=s3cres")
+        assert "s3cre" not in str(caught.value)
+    finally:
+        sentinels.kill()
+
+
+@integration
+async def test_sentinels_are_asked_over_tls_too(tmp_path: Path, new_store: NewStore) -> None:
+    pytest.importorskip("cryptography")
+    certificate, ports = self_signed(tmp_path), free_ports(3)
+    tls = ("--tls-cert-file", f"{certificate}", "--tls-key-file", f"{certificate}", "--tls-auth-clients", "no")
+    server = RedisServer(tmp_path, ports[0], "--tls-port", f"{ports[1]}", *tls)
+    settings = tmp_path / "sentinel.conf"
+    settings.write_text(
+        f"port 0\ntls-port {ports[2]}\nbind 127.0.0.1\ntls-cert-file {certificate}\ntls-key-file {certificate}\n"
+        f"tls-ca-cert-file {certificate}\ntls-auth-clients no\ntls-replication yes\n"
+        f"sentinel resolve-hostnames yes\nsentinel announce-hostnames yes\nsentinel monitor main localhost {ports[1]} 1\n"
+    )
+    sentinel = Process([binary(), settings, "--sentinel"], tmp_path)
+    try:
+        url = f"rediss+sentinel://localhost:{ports[2]}/main?ssl_ca_certs={certificate}"
+        await _eventually(lambda: _puts(new_store(url)))
+    finally:
+        sentinel.kill()
+        server.kill()
+
+
+async def _puts(store: Store) -> None:
+    async with store:
+        await store.kv.put("a", 1)
 
 
 @pytest.mark.anyio

@@ -2,6 +2,7 @@
 
 import pytest
 from redis import exceptions as redis
+from redis.asyncio.sentinel import MasterNotFoundError
 
 from polymem.engines.redis._errors import translate
 from polymem.engines.redis._record import pack, unpack, value
@@ -19,6 +20,14 @@ from polymem.errors import (
 )
 from polymem.testing.clauses.names import HOSTILE
 
+
+def refused_by_every_node() -> redis.RedisClusterException:
+    """What the client of a Cluster makes of a wrong password."""
+    error = redis.RedisClusterException("x")
+    error.__cause__ = redis.AuthenticationError("secret")
+    return error
+
+
 NOT_APPLIED, UNKNOWN = Outcome.NOT_APPLIED, Outcome.UNKNOWN
 MAP: list[tuple[Exception, type[StorageError], bool, Outcome]] = [
     (redis.ConnectionError("x"), StorageConnectionError, True, UNKNOWN),
@@ -26,6 +35,12 @@ MAP: list[tuple[Exception, type[StorageError], bool, Outcome]] = [
     (redis.InvalidResponse("x"), StorageConnectionError, True, UNKNOWN),
     (redis.ClusterError("x"), StorageQueryError, False, NOT_APPLIED),
     (redis.RedisClusterException("x"), StorageConnectionError, True, UNKNOWN),
+    (redis.ConnectionError("Error 111 connecting to a:1. x"), StorageConnectionError, True, NOT_APPLIED),
+    (redis.RedisClusterException("x: Cluster mode is not enabled on this node"), StorageDataError, False, NOT_APPLIED),
+    (redis.ResponseError("unknown command 'SENTINEL', with args"), StorageDataError, False, NOT_APPLIED),
+    (redis.ResponseError("DB index is out of range"), StorageDataError, False, NOT_APPLIED),
+    (refused_by_every_node(), StorageAuthError, False, NOT_APPLIED),
+    (MasterNotFoundError("x"), StorageConnectionError, True, NOT_APPLIED),
     (redis.TimeoutError("x"), StorageTimeoutError, True, UNKNOWN),
     (TimeoutError(), StorageTimeoutError, True, UNKNOWN),
     (redis.BusyLoadingError("x"), StorageConnectionError, True, NOT_APPLIED),

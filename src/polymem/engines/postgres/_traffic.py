@@ -44,6 +44,8 @@ _PARTS: Final = 2
 """Of a name."""
 _FLIGHTS: Final = 2
 """Batches under way at once, each on a connection of its own."""
+_LARGE: Final = 50_000
+"""Bytes of a record that is written by itself: the server works longer for it than a round trip and a sync take."""
 _SEPARATOR: Final = "\x1f"
 _OVERHEAD: Final = 100
 """Bytes of a record besides its key and body."""
@@ -74,6 +76,8 @@ class Traffic:
             flights=flights,
             keys=_names,
             syncs=True,
+            large=_LARGE,
+            singles=max(self._pool.figures()["max_size"] - flights, 1),
         )
         self.get, self.write = self._reads.submit, self._writes.submit
 
@@ -176,7 +180,7 @@ def put_many(puts: Iterable[Put]) -> tuple[Any, ...]:
     namespaces, keys, bodies, data, codecs, versions, nows, expiries = zip(*rows, strict=True)
     ends = ["" if one is None else str(one) for one in expiries]
     texts = [namespaces, keys, codecs, [*map(str, versions)], ends]
-    if data.count(None) == len(data):
+    if data.count(None) == len(data) and max(map(len, bodies)) < _LARGE:  # the server is slow to take large texts apart
         separator, *given = joined(*texts, bodies)
         return (_PUT_DOCUMENTS, separator, max(nows), *given)
     separator, *given = joined(*texts)

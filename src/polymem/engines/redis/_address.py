@@ -2,16 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
+from types import NoneType
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from redis.asyncio import RedisCluster, Sentinel
+from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.connection import AbstractConnection, ConnectionPool, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 
 from polymem.contracts.turns import DEFAULT_TTL
+from polymem.core.clock import MAX_SECONDS
 from polymem.engines.redis._cluster_link import ClusterLink
 from polymem.engines.redis._line import Line
 from polymem.engines.redis._link import Link, ServerLink
@@ -27,6 +31,8 @@ _TLS: Final = (
     "ssl_cert_reqs",
     "ssl_check_hostname",
 )
+_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_CREDENTIALS: Final = ("username", "password", "sentinel_username", "sentinel_password")
 _FLAGS: Final = {"true": True, "1": True, "false": False, "0": False}
 _NUMBERS: Final[dict[str, Callable[[Any], float]]] = {
     "port": int,
@@ -39,6 +45,11 @@ _NUMBERS: Final[dict[str, Callable[[Any], float]]] = {
     "turn_window": int,
     "turn_ttl": float,
 }
+_MOST: Final[dict[str, float]] = {"port": 65_535, "turn_ttl": MAX_SECONDS}
+OPTIONS: Final = frozenset({
+    "host", *_CREDENTIALS, "cluster", "client", "refresh_ttl_on_read", "prefix", *_NUMBERS, *_TLS,
+})  # fmt: skip
+"""Everything that a URL's query or a caller may say; those of TLS for `rediss` only."""
 SCHEMES: Final = ("redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel")
 
 
@@ -54,6 +65,8 @@ class Address:
     cluster: bool = False
     service: str | None = None
     """The name by which Sentinels know the primary; `hosts` are the Sentinels then."""
+    sentinel_username: str | None = None
+    sentinel_password: str | None = field(default=None, repr=False)
     socket_timeout: float = 5.0
     limits: Limits = field(default_factory=Limits)
     client: Any = field(default=None, repr=False)
@@ -87,7 +100,10 @@ class Address:
 
     def _primary(self, service: str) -> SentinelConnectionPool:
         settings = self._settings()
-        asking = {**_CALM, "socket_timeout": self.socket_timeout}
+        asking = {
+            **_CALM, "socket_timeout": self.socket_timeout, "ssl": self.tls is not None, **(self.tls or {}),
+            "username": self.sentinel_username, "password": self.sentinel_password,
+        }  # fmt: skip
         sentinel = Sentinel(list(self.hosts), sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
         return SentinelConnectionPool(  # type: ignore[no-untyped-call]
             service, sentinel, db=self.db, ssl=self.tls is not None, **settings
@@ -148,7 +164,8 @@ def parse(url: str, options: Mapping[str, Any]) -> tuple[Address, dict[str, Any]
     secure = parts.scheme.startswith("rediss")
     found["tls"] = _tls(given) if secure else None
     found["cluster"] = kind == "cluster" or _flag(given.pop("cluster", False), "cluster")
-    found |= _given(("db", "username", "password", "socket_timeout", "client"), given)
+    found |= _given(("db", *_CREDENTIALS, "socket_timeout", "client"), given)
+    _check(found)
     limits = _given(("pool", "acquire_timeout", "max_idle", "max_lifetime"), given)
     if "pool" in limits:
         limits["size"] = limits.pop("pool")
@@ -161,10 +178,20 @@ def _given(names: Sequence[str], given: dict[str, Any]) -> dict[str, Any]:
     return {name: _number(name, value) if name in _NUMBERS else value for name, value in there.items()}
 
 
+def _check(found: Mapping[str, Any]) -> None:
+    for name in _CREDENTIALS:
+        if not isinstance(found.get(name), (str, NoneType)):
+            raise StorageDataError("expected a string", field=name)
+    if not isinstance(found.get("client"), (Redis, RedisCluster, NoneType)):
+        raise StorageDataError("expected a client of redis.asyncio: Redis or RedisCluster", field="client")
+
+
 def _hosts(parts: SplitResult, given: dict[str, Any], port: int) -> tuple[tuple[str, int], ...]:
     where = parts.netloc.rpartition("@")[2]
     listed = tuple(_host(one, port) for one in where.split(",")) if where else ()
     host = given.pop("host", None)
+    if not isinstance(host, (str, NoneType)):
+        raise StorageDataError("expected a string", field="host")
     own_port = _number("port", given.pop("port")) if "port" in given else None
     first = listed[0] if listed else ("localhost", port)
     return ((host or first[0], int(own_port or first[1])), *listed[1:])
@@ -175,7 +202,7 @@ def _host(text: str, port: int) -> tuple[str, int]:
         parts = urlsplit(f"//{text}")
         found = parts.port
     except ValueError as error:
-        raise StorageDataError("expected host:port", field="url") from error
+        raise StorageDataError("expected host:port, and a port up to 65535", field="url") from error
     return parts.hostname or "localhost", found or port
 
 
@@ -201,6 +228,9 @@ def _from_path(parts: SplitResult, *, sentinel: bool) -> dict[str, Any]:
 
 def _tls(given: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {name: given.pop(name) for name in _TLS if name in given}
+    for name in _FILES:
+        if name in found and not Path(str(found[name])).is_file():
+            raise StorageDataError("there is no such file", field=name)
     if "ssl_check_hostname" in found:
         found["ssl_check_hostname"] = _flag(found["ssl_check_hostname"], "ssl_check_hostname")
     return found
@@ -215,9 +245,12 @@ def _flag(value: object, field: str) -> bool:
 def _number(field: str, value: object) -> float:
     kind = _NUMBERS[field]
     try:
-        number = kind(value)
-    except (TypeError, ValueError):
+        number = -1 if isinstance(value, bool) or (kind is int and isinstance(value, float)) else kind(value)
+    except (TypeError, ValueError, OverflowError):
         number = -1
-    if isinstance(value, bool) or not (number >= 0 if field in ("db", "turn_window") else number > 0):
-        raise StorageDataError(f"expected {'a whole number' if kind is int else 'seconds'} above 0", field=field)
+    may_be_0, most = field in ("db", "turn_window"), _MOST.get(field, inf)
+    if not (number >= 0 if may_be_0 else 0 < number <= most):
+        what = "a whole number" if kind is int else "seconds"
+        bounds = "of at least 0" if may_be_0 else f"above 0{'' if most == inf else f', at most {most:g}'}"
+        raise StorageDataError(f"expected {what} {bounds}", field=field)
     return number

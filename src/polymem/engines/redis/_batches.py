@@ -1,5 +1,6 @@
 """What batches are made of, and how their replies are shared out."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from copy import copy
 from itertools import islice
@@ -19,10 +20,12 @@ nothing, in order. Plain tuples: making anything else costs as much as sending i
 
 def grouped(items: Sequence[Read | Write], *, apart: bool) -> list[list[int]]:
     """Which items go together: those of one namespace, or all."""
-    groups: dict[bytes, list[int]] = {}
+    if not apart:
+        return [[*range(len(items))]]
+    groups: defaultdict[bytes, list[int]] = defaultdict(list)
     for at, item in enumerate(items):
-        groups.setdefault(item[0].records if apart else b"", []).append(at)
-    return list(groups.values())
+        groups[item[0].records].append(at)
+    return [*groups.values()]
 
 
 def spread(count: int, groups: Sequence[Sequence[int]], replies: Sequence[Any]) -> list[Any]:

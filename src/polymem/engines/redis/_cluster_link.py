@@ -1,8 +1,8 @@
 """Commands to the nodes of a Cluster."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 from redis.asyncio import RedisCluster
 from redis.asyncio.cluster import ClusterNode
@@ -17,6 +17,7 @@ from polymem.engines.redis._line import Command, Line, Word
 from polymem.engines.redis._pool import Limits, Pool
 from polymem.errors import Outcome, StorageConnectionError, StorageError, StorageUnsupportedError
 
+Result = TypeVar("Result")
 _OF_ANY_NODE: Final = frozenset({"INFO", "TIME", "CONFIG"})
 _OF_SCRIPTS: Final = frozenset({"EVAL", "EVALSHA"})
 _FIRST_KEY_OF_SCRIPT: Final = 3
@@ -39,6 +40,8 @@ class ClusterLink:
         self._doubtful = True
         """Whether the nodes may be others than those we know."""
         self._learning = asyncio.Lock()
+        self._under_way: set[asyncio.Future[Any]] = set()
+        """What redis-py is doing."""
 
     async def calls(self, commands: Sequence[Command], *, finish: bool) -> list[Any]:
         if self._doubtful:
@@ -59,17 +62,16 @@ class ClusterLink:
         return replies
 
     async def everywhere(self, *words: Word) -> list[Any]:
-        nodes = self._client.get_primaries()
-        return [await self._client.execute_command(*words, target_nodes=[node]) for node in nodes]
+        return list((await self._each(*words)).values())
 
     async def ears(self) -> list[AbstractConnection]:
-        await self._client.nodes_manager.initialize()
+        await self._by_client(self._client.nodes_manager.initialize())
         return [_connection(node) for node in self._client.get_primaries()]
 
     async def layout(self) -> object:
-        said = await self.everywhere("CLUSTER SLOTS")
-        held = [{slots: servers["primary"] for slots, servers in one.items()} for one in said]
-        if len(set(held[0].values())) != len(held) or any(one != held[0] for one in held):
+        said = await self._each("CLUSTER", "SLOTS")
+        held = [self._held(node, reply) for node, reply in said.items()]
+        if set(held[0].values()) != set(said) or any(one != held[0] for one in held):
             raise StorageConnectionError("the nodes of the cluster do not agree", retryable=True)
         return held[0]
 
@@ -87,8 +89,30 @@ class ClusterLink:
     async def close(self) -> None:
         for pool in self._pools.values():
             await pool.close()
+        if self._under_way:  # it might connect anew
+            await asyncio.wait(self._under_way, timeout=self._socket_timeout)
         if self._owned:
             await self._client.aclose()
+            for nodes in ("nodes_cache", "startup_nodes"):  # which it leaves open when one of them has failed
+                await self._client.nodes_manager.aclose(nodes)
+
+    async def _each(self, *words: Word) -> dict[ClusterNode, Any]:
+        """What each primary replies, as far as redis-py knows which they are."""
+        if self._doubtful:
+            await self._learn()
+        nodes = self._client.get_primaries()
+        said = await asyncio.gather(*(self._said(self._pool_of(node), [words], finish=False) for node in nodes))
+        return {node: reply for node, (reply,) in zip(nodes, said, strict=True)}
+
+    def _held(self, node: ClusterNode, reply: Any) -> dict[tuple[int, int], ClusterNode | None]:
+        """Which primary has which slots, as the node says."""
+        if isinstance(reply, Exception):
+            raise reply
+        nodes = self._client.nodes_manager
+        primaries = {
+            (first, last): (host.decode() if host else node.host, port) for first, last, (host, port, *_), *_ in reply
+        }
+        return {slots: nodes.get_node(*nodes.remap_host_port(*primary)) for slots, primary in primaries.items()}
 
     async def _said(self, pool: Pool | None, commands: Sequence[Command], *, finish: bool) -> list[Any]:
         if pool is None:
@@ -109,7 +133,7 @@ class ClusterLink:
 
     async def _send(self, command: Command) -> Any:
         try:
-            return await self._client.execute_command(*command, **{NEVER_DECODE: True})
+            return await self._by_client(self._client.execute_command(*command, **{NEVER_DECODE: True}))
         except ResponseError as error:
             return error
         except Exception as error:
@@ -120,7 +144,9 @@ class ClusterLink:
         if command[0] in _OF_ANY_NODE:
             return None
         key: Any = command[_FIRST_KEY_OF_SCRIPT if command[0] in _OF_SCRIPTS else 1]
-        node = self._client.nodes_manager.get_node_from_slot(key_slot(key))
+        return self._pool_of(self._client.nodes_manager.get_node_from_slot(key_slot(key)))
+
+    def _pool_of(self, node: ClusterNode) -> Pool:
         pool = self._pools.get(node.name)
         if pool is None:
             pool = self._pools[node.name] = Pool(lambda: Line(_connection(node), self._socket_timeout), self._limits)
@@ -132,12 +158,25 @@ class ClusterLink:
             if not self._doubtful:
                 return
             try:
-                await self._client.nodes_manager.initialize()
+                await self._by_client(self._client.nodes_manager.initialize())
             except Exception as error:
                 raise translate(error, Outcome.NOT_APPLIED) or error from error
             self._doubtful = False
             for name in self._pools.keys() - self._client.nodes_manager.nodes_cache.keys():
                 await self._pools.pop(name).close()
+
+    async def _by_client(self, work: Awaitable[Result]) -> Result:
+        """What redis-py does, in a task of its own: by `asyncio.wait_for`, which may keep a cancellation to itself until
+        Python 3.12. `TimeoutError` after the time that each node in turn may take.
+        """
+        task = asyncio.ensure_future(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        try:
+            async with asyncio.timeout(self._socket_timeout * len(self._client.nodes_manager.startup_nodes)):
+                return await asyncio.shield(task)
+        finally:
+            task.cancel()
 
 
 def _connection(node: ClusterNode) -> AbstractConnection:

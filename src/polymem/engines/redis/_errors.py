@@ -4,6 +4,7 @@ import re
 from typing import Final
 
 from redis import exceptions as redis
+from redis.asyncio.sentinel import MasterNotFoundError
 
 from polymem.errors import (
     Outcome,
@@ -28,6 +29,12 @@ _REFUSED: Final = {
     "ASK": "the slot was moved again and again",
 }
 """Nothing was done, and the same call may succeed soon."""
+_MISDIRECTED: Final = {
+    "DB index is out of range": ("the server has no database of this number", "db"),
+    "Cluster mode is not enabled": ("the server is not part of a Cluster: open it as redis://", "url"),
+    "unknown command 'SENTINEL'": ("the server is no Sentinel: open it as redis://, or name the Sentinels", "url"),
+}
+_LOST: Final = "the connection failed or was cut off"
 _IN_SCRIPT: Final = re.compile(r"@user_script: ?\d*:? ?-([A-Z]+) ")
 """How Redis 6 wraps an error that a command in a script met."""
 _KINDS: Final = (
@@ -45,9 +52,12 @@ _KINDS: Final = (
 
 def translate(error: Exception, outcome: Outcome = Outcome.UNKNOWN) -> StorageError | None:
     """The library's error; `outcome` is what a lost connection leaves of the call."""
-    if isinstance(error, StorageError):
-        return error
+    known = error if isinstance(error, StorageError) else _misdirected(error)
+    if known is not None:
+        return known
     code = _code(error)
+    if not code and isinstance(error, redis.RedisClusterException) and isinstance(error.__cause__, Exception):
+        code = _code(error.__cause__)  # why no node could be asked for the others
     if code in _REFUSED:
         return StorageConnectionError(_REFUSED[code], retryable=True, outcome=Outcome.NOT_APPLIED)
     if code in ("NOAUTH", "WRONGPASS", "NOPERM"):
@@ -57,8 +67,21 @@ def translate(error: Exception, outcome: Outcome = Outcome.UNKNOWN) -> StorageEr
     if isinstance(
         error, (redis.ConnectionError, redis.RedisClusterException, redis.InvalidResponse, OSError, EOFError)
     ):
-        return StorageConnectionError("the connection failed or was cut off", retryable=True, outcome=outcome)
+        absent = isinstance(error, MasterNotFoundError)  # then nothing was sent
+        message = "the Sentinels name no primary: none of this name is up, or they refuse to say" if absent else _LOST
+        return StorageConnectionError(message, retryable=True, outcome=Outcome.NOT_APPLIED if absent else outcome)
     return _answered(error, code)
+
+
+def _misdirected(error: Exception) -> StorageError | None:
+    """For what shows when a store is opened with a URL of something else."""
+    if isinstance(error, redis.ConnectionError) and " connecting to " in str(error):
+        return StorageConnectionError("the server cannot be reached", retryable=True, outcome=Outcome.NOT_APPLIED)
+    if isinstance(error, (redis.ResponseError, redis.RedisClusterException)):
+        for words, (message, field) in _MISDIRECTED.items():
+            if words in str(error):
+                return StorageDataError(message, field=field)
+    return None
 
 
 def _answered(error: Exception, code: str) -> StorageError | None:

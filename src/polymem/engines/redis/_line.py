@@ -38,6 +38,7 @@ class Line:
     )  # fmt: skip
 
     def __init__(self, connection: AbstractConnection, limit: float) -> None:
+        connection.socket_timeout = None  # the limit is ours: redis-py's may keep a cancellation to itself
         self._connection, self._limit = connection, limit
         self._stream: asyncio.StreamReader | None = None
         self._replies: Any = None
@@ -59,12 +60,12 @@ class Line:
         A caller who is cancelled while a write is on its way (`finish`) gets its cancellation when the server has
         answered: what comes later must not overtake it.
         """
-        packed = _pack(commands[0]) if len(commands) == 1 else b"".join(map(_pack, commands))
-        if finish and len(packed) > _AT_ONCE:
-            return await to_the_end(self._say(packed, len(commands), finish=finish, same=same))
-        return await self._say(packed, len(commands), finish=finish, same=same)
+        pieces = [_pack(commands[0])] if len(commands) == 1 else _pieces(commands)
+        if finish and _is_long(pieces):
+            return await to_the_end(self._say(pieces, len(commands), finish=finish, same=same))
+        return await self._say(pieces, len(commands), finish=finish, same=same)
 
-    async def _say(self, packed: bytes, count: int, *, finish: bool, same: bool) -> list[Any]:
+    async def _say(self, pieces: Sequence[bytes], count: int, *, finish: bool, same: bool) -> list[Any]:
         self._sent, self._demoted, self._unread = False, False, count
         replies: list[Any] = []
         try:
@@ -72,8 +73,9 @@ class Line:
                 await self._connect(same=same)
             self._wait()
             self._sent = True
-            self._writer.write(packed)
-            if len(packed) > _AT_ONCE:
+            for piece in pieces:
+                self._writer.write(piece)
+            if _is_long(pieces):
                 await self._writer.drain()
             while self._unread:
                 replies.append(await self._reply())
@@ -158,6 +160,24 @@ class Line:
                     await self._reply()
         except Exception:  # noqa: BLE001 - nobody waits for the reply any more
             await self.close()
+
+
+def _is_long(pieces: Sequence[bytes]) -> bool:
+    return len(pieces) > 1 or len(pieces[0]) > _AT_ONCE
+
+
+def _pieces(commands: Sequence[Command]) -> list[bytes]:
+    """What to write one after the other. A large value of a SET stands by itself: copying it costs more than a call."""
+    pieces: list[bytes] = []
+    small: list[bytes] = []
+    for command in commands:
+        if command[0] == "SET" and isinstance(value := command[2], bytes) and len(value) > _AT_ONCE:
+            before, _, after = _pack((*command[:2], b"", *command[3:])).rpartition(b"$0\r\n\r\n")
+            pieces += (b"".join([*small, before, b"$%d\r\n" % len(value)]), value)
+            small = [b"\r\n", after]
+        else:
+            small.append(_pack(command))
+    return [*pieces, b"".join(small)]
 
 
 async def waited(task: asyncio.Future[Any]) -> None:

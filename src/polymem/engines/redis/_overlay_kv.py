@@ -13,7 +13,8 @@ from polymem.engines.redis._keys import names
 from polymem.engines.redis._line import Command
 from polymem.engines.redis._overlay import Overlay, Place
 from polymem.engines.redis._scripts import NOTE, WRITE
-from polymem.engines.redis._server import Server, in_full
+from polymem.engines.redis._server import Server
+from polymem.engines.redis._staging import in_full
 from polymem.errors import StorageDataError
 
 _INTEGER: Final = re.compile(rb"-?(0|[1-9][0-9]{0,18})")

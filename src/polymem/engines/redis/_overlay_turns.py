@@ -11,7 +11,8 @@ from polymem.engines.redis._address import TurnOptions
 from polymem.engines.redis._keys import names
 from polymem.engines.redis._line import Command
 from polymem.engines.redis._overlay import Overlay, Place
-from polymem.engines.redis._server import Server, in_full
+from polymem.engines.redis._server import Server
+from polymem.engines.redis._staging import in_full
 from polymem.engines.redis._turn_scripts import STORE_SESSION
 from polymem.engines.redis.turns import digits, rest, turn_row
 from polymem.errors import StorageConflictError
@@ -59,6 +60,12 @@ class OverlayTurns:
         kept = {number: row for number, row in self._session(session_id).items() if number not in turn_ids}
         self._stage(session_id, kept)
         return len(gone)
+
+    async def touch(self, session_id: str, /, *, expires_at: int | None) -> int:
+        rows = await self._rows(session_id, include_expired=False)
+        later = {row.turn_id or 0: row._replace(expires_at=expires_at) for row in rows}
+        self._stage(session_id, {**self._session(session_id), **later})
+        return len(later)
 
     async def clear(self, session_id: str, /) -> int:
         rows = await self._rows(session_id, include_expired=False)

@@ -13,6 +13,10 @@ from polymem.errors import StorageCorruptError
 
 FORMAT: Final = 1
 NEVER: Final = 2**63 - 1
+LARGE: Final = 4096
+"""Bytes of a body from which on it waits outside the script that stores it (_staging.py)."""
+ROOM: Final = bytes(8)
+"""For created_at, which never begins a record that has none: the byte of the format does."""
 _LAST: Final = 127 << 56
 """Instants before it don't begin with the byte that marks what never expires."""
 _HEADER: Final = Struct(">qBqqqH")
@@ -29,15 +33,16 @@ def expiry(expires_at: int | None) -> int:
 
 
 def rest(body: bytes, codec: str, version: int, updated_at: int, expires_at: int | None) -> bytes:
-    """What a client sends of a record: the script knows best when it was created."""
+    """What a client sends of a record: the script knows best when it was created. A large one has `ROOM` for that."""
     tag = codec.encode()
-    return _REST(FORMAT, expiry(expires_at), updated_at, version, len(tag)) + tag + body
+    head = _REST(FORMAT, expiry(expires_at), updated_at, version, len(tag)) + tag
+    return head + body if len(body) < LARGE else b"".join((ROOM, head, body))
 
 
 def pack(record: Record) -> bytes:
     """The whole record."""
-    later = rest(record.body, record.codec, record.version, record.updated_at, record.expires_at)
-    return instant(record.created_at) + later
+    body, codec, version, created_at, updated_at, expires_at = record
+    return instant(created_at) + rest(b"", codec, version, updated_at, expires_at) + body
 
 
 def value(stored: bytes | None, now: int) -> tuple[bytes, str] | None:

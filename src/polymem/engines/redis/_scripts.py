@@ -1,5 +1,8 @@
 """What must happen in one go on the server: Lua scripts, sent by their digest and in full where it is not known.
 
+Each copy of a large record that Lua makes is felt, so it comes as a value of its own (_staging.py): instead of a record the
+script is given the byte 0, expires_at and the key of that value.
+
 Instants are compared as Lua numbers, which hold microseconds exactly until the year 2255. Keys of the namespace that
 a script finds in its own index are in the slot of those it is given.
 """
@@ -43,12 +46,22 @@ _STORE: Final = """
 -- not know. Clients send what follows created_at: `rest`. No instant but "never" begins with the byte 127.
 local now, grace, skip = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]) + 1
 local function alive(old) return old ~= '' and (string.byte(old, 10) == 127 or struct.unpack('>i8', old, 10) > now) end
+-- Store a record under its key, for so many ms or for good. One that waits elsewhere is completed and moved there.
+local function keep(key, record, life)
+    if string.byte(record, 9) ~= 0 then
+        if life then redis.call('SET', key, record, 'PX', life) else redis.call('SET', key, record) end
+        return
+    end
+    redis.call('RENAME', string.sub(record, 18), key)
+    redis.call('SETRANGE', key, 0, string.sub(record, 1, 8) .. '\\1' .. string.sub(record, 10, 17))
+    if life then redis.call('PEXPIRE', key, life) else redis.call('PERSIST', key) end
+end
 -- Store a record, '' for none, under a key that held one that began with `old`, '' for none. The life of a key is
 -- somewhat longer than its record's. Answers for a removal whether the key was listed.
 local function store(keys, expiries, key, record, old)
     local lasting = record ~= '' and string.byte(record, 10) == 127
     if lasting then
-        redis.call('SET', key, record)
+        keep(key, record)
         if old ~= '' and string.byte(old, 10) == 127 then return end  -- the indexes have it as it is
     end
     local member, expires = string.sub(key, skip), nil
@@ -61,7 +74,7 @@ local function store(keys, expiries, key, record, old)
     if lasting then
         redis.call('ZREM', expiries, member)
     else
-        redis.call('SET', key, record, 'PX', string.format('%.0f', math.ceil((expires - now) / 1000) + grace))
+        keep(key, record, string.format('%.0f', math.ceil((expires - now) / 1000) + grace))
         redis.call('ZADD', expiries, string.format('%.0f', expires), member)
     end
     if old == '' then redis.call('ZADD', keys, 0, member) end
@@ -71,12 +84,12 @@ end
 WRITE: Final = Script(
     """
 -- KEYS keys, expiries, log, one for each write; ARGV now, grace, length of the prefix, created_at of what is new ('' if the
--- records are whole), then for each write what is to be stored ('' deletes).
--- Answers for each whether a live record was there.
-local call, byte, sub = redis.call, string.byte, string.sub
+-- records are whole), then for each write what is to be stored ('' deletes). At the end of KEYS is what waits elsewhere.
+-- Answers for each whether a live record was there, or nothing where one that waited is lost: then nothing was done.
+local KEYS, ARGV, call, byte, sub = KEYS, ARGV, redis.call, string.byte, string.sub  -- looked up once, which is felt
 local fresh, answers, at = ARGV[4], {}, 4
 -- Most writes replace a record that never expires by another, and nobody watches: the indexes have it as it is.
-if fresh ~= '' and call('EXISTS', KEYS[3]) == 0 then
+if fresh ~= '' and #KEYS < #ARGV and call('EXISTS', KEYS[3]) == 0 then
     for i = 4, #KEYS do
         local old = call('GETRANGE', KEYS[i], 0, 9)
         if byte(old, 10) ~= 127 or byte(ARGV[i + 1], 2) ~= 127 then break end
@@ -90,7 +103,10 @@ if at > #KEYS then return answers end
     _TELL,
     _STORE,
     """
-for i = at, #KEYS do
+for i = #ARGV, #KEYS do
+    if call('EXISTS', KEYS[i]) == 0 then return false end
+end
+for i = at, #ARGV - 1 do
     local key, record = KEYS[i], ARGV[i + 1]
     local old = call('GETRANGE', key, 0, 16)
     local live = alive(old)
@@ -112,22 +128,21 @@ WRITE_IF: Final = Script(
     _TELL,
     _STORE,
     """
--- KEYS keys, expiries, log, record; ARGV now, grace, length of the prefix, condition, created_at of a new one, rest.
--- The condition is '-' (absent), '+' (present; its expiry stays) or a version. Answers whether it was written.
-local key, condition, rest = KEYS[4], ARGV[4], ARGV[6]
+-- KEYS keys, expiries, log, record, what waits elsewhere if it does; ARGV now, grace, length of the prefix, condition,
+-- created_at of a new one, rest. The condition is '-' (absent), '+' (present; its expiry stays) or a version.
+-- Answers whether it was written, or nothing where what waited is lost.
+local key, waiting, condition, rest = KEYS[4], KEYS[5], ARGV[4], ARGV[6]
 local old = redis.call('GETRANGE', key, 0, 32)
 local live = alive(old)
-if condition == '-' then
-    if live then return 0 end
-elseif not live or (condition ~= '+' and condition ~= string.sub(old, 26, 33)) then
+local agrees = live and (condition == '+' or condition == string.sub(old, 26, 33))
+if condition == '-' then agrees = not live end
+if not agrees then
+    if waiting then redis.call('UNLINK', waiting) end
     return 0
 end
-if condition == '+' then
-    rest = string.sub(rest, 1, 1) .. string.sub(old, 10, 17) .. string.sub(rest, 10)
-    redis.call('SET', key, string.sub(old, 1, 8) .. rest, 'KEEPTTL')
-else
-    store(KEYS[1], KEYS[2], key, (live and string.sub(old, 1, 8) or ARGV[5]) .. rest, old)
-end
+if waiting and redis.call('EXISTS', waiting) == 0 then return false end
+if condition == '+' then rest = string.sub(rest, 1, 1) .. string.sub(old, 10, 17) .. string.sub(rest, 10) end
+store(KEYS[1], KEYS[2], key, (live and string.sub(old, 1, 8) or ARGV[5]) .. rest, old)
 tell('put', string.sub(key, skip))
 return 1
 """,

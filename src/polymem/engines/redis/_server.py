@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, chain
 from typing import Any, Final, Protocol
 
 from redis.exceptions import NoScriptError
@@ -16,8 +17,9 @@ from polymem.engines.redis._errors import translate
 from polymem.engines.redis._keys import Names, registry
 from polymem.engines.redis._line import Command, Word
 from polymem.engines.redis._link import Link
-from polymem.engines.redis._record import instant
+from polymem.engines.redis._record import LARGE, instant
 from polymem.engines.redis._scripts import WRITE, Script
+from polymem.engines.redis._staging import Call, at_once, by_digest, commands, in_full
 from polymem.engines.redis._tracking import Tracking
 from polymem.errors import Outcome, StorageConnectionError, StorageError, StorageUnsupportedError
 
@@ -108,20 +110,25 @@ class Server:
         return [raised(reply) for reply in await self.link.calls(commands, finish=finish)]
 
     async def run(self, script: Script, keys: Sequence[Word], arguments: Sequence[Word], *, finish: bool = True) -> Any:
-        (reply,) = await self.link.calls([_by_digest(script, keys, arguments)], finish=finish)
+        (reply,) = await self.link.calls([by_digest(script, keys, arguments)], finish=finish)
         if isinstance(reply, NoScriptError):  # a new server, or one that lost its memory: nothing was done
             (reply,) = await self.link.calls([in_full(script, keys, arguments)], finish=finish)
         return raised(reply)
 
-    async def run_all(
-        self, calls: Sequence[tuple[Script, Sequence[Word], Sequence[Word]]], *, finish: bool = True
-    ) -> list[Any]:
-        """The replies of scripts, each for keys of one slot; one that is an error is in the list, not raised."""
-        replies = await self.link.calls([_by_digest(*call) for call in calls], finish=finish)
-        for at, reply in enumerate(replies):
-            if isinstance(reply, NoScriptError):
-                replies[at] = (await self.link.calls([in_full(*calls[at])], finish=finish))[0]
-        return replies
+    async def write(self, *calls: Call) -> list[Any]:
+        """The replies of scripts that store records; one that is an error is in the list, not raised."""
+        plans = [commands(*call) for call in calls]
+        replies = await self.link.calls(list(chain.from_iterable(plans)), finish=True)
+        found = [replies[end - 1] for end in accumulate(map(len, plans))]
+        for at, (call, plan) in enumerate(zip(calls, plans, strict=True)):
+            if isinstance(found[at], NoScriptError):
+                found[at] = await self._said("EVAL", call[0].body, *plan[-1][2:])
+            if found[at] is None:  # what waited is lost, so nothing was done
+                found[at] = await self._said(*at_once(*call))
+        return found
+
+    async def _said(self, *words: Word) -> Any:
+        return (await self.link.calls([words], finish=True))[0]
 
     async def register(self, namespace: str) -> None:
         """Note that the namespace may hold something, before anything is written to it."""
@@ -199,13 +206,15 @@ class Server:
         return spread(len(items), groups, replies)
 
     async def _write(self, item: Write) -> int:
-        answers: list[int] = await self.run(WRITE, *self.writing([item]))
-        return sum(answers)
+        if size(item) < LARGE:
+            return sum(await self.run(WRITE, *self.writing([item])))
+        (answers,) = await self.write((WRITE, *self.writing([item])))
+        return sum(raised(answers))
 
     async def _write_many(self, items: Sequence[Write]) -> list[int | Exception]:
         groups = grouped(items, apart=True)
         together = [[items[at] for at in group] for group in groups]
-        replies = await self.run_all([(WRITE, *self.writing(some)) for some in together])
+        replies = await self.write(*((WRITE, *self.writing(some)) for some in together))
         return spread(len(items), groups, list(map(summed, replies, together)))
 
     def writing(self, items: Sequence[Write], *, whole: bool = False) -> tuple[list[bytes], list[Word]]:
@@ -232,14 +241,6 @@ def raised(reply: Any) -> Any:
     if isinstance(reply, Exception):
         raise translate(reply, Outcome.NOT_APPLIED) or reply from reply
     return reply
-
-
-def _by_digest(script: Script, keys: Sequence[Word], arguments: Sequence[Word]) -> Command:
-    return "EVALSHA", script.digest, len(keys), *keys, *arguments
-
-
-def in_full(script: Script, keys: Sequence[Word], arguments: Sequence[Word]) -> Command:
-    return "EVAL", script.body, len(keys), *keys, *arguments
 
 
 def _info(reply: Any) -> dict[str, str]:

@@ -9,7 +9,8 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Any, Final
 
@@ -36,6 +37,7 @@ class Ear:
         self, connection: AbstractConnection, prefix: bytes, hearer: Hearer, every: float, limit: float
     ) -> None:
         """It asks `every` so many seconds, and gives up when no answer came within `limit`."""
+        connection.socket_timeout = None  # the limit is ours: redis-py's may keep a cancellation to itself
         self._connection, self._prefix, self._hearer = connection, prefix, hearer
         self._every, self._limit = every, limit
         self._asked: deque[float] = deque()
@@ -52,9 +54,7 @@ class Ear:
 
     async def follow(self) -> None:
         """Tell until the connection is lost, which raises."""
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._ask())
-            both.create_task(self._listen())
+        await _together(self._ask(), self._listen())
 
     async def close(self) -> None:
         await self._connection.disconnect(nowait=True)
@@ -62,7 +62,8 @@ class Ear:
     async def _ask(self) -> None:
         while not self._asked or self._asked[0] > monotonic() - self._limit:
             self._asked.append(monotonic())
-            await self._connection.send_command("PING")
+            async with asyncio.timeout(self._limit):
+                await self._connection.send_command("PING")
             await asyncio.sleep(self._every)
         raise StorageTimeoutError(f"no answer within {self._limit:g} s")
 
@@ -93,10 +94,10 @@ class Ear:
 class Layout:
     """Sees to it that the servers of a Cluster that are listened to are those that hold its data."""
 
-    def __init__(self, link: Link, every: float) -> None:
-        self._link, self._every = link, every
+    def __init__(self, link: Link, every: float, limit: float) -> None:
+        """It asks `every` so many seconds, and gives up when no answer came within `limit`."""
+        self._link, self._every, self._limit = link, every, limit
         self._first: object = None
-        self._closed = False
         self.proven = -math.inf
         """It was so at this moment."""
 
@@ -104,15 +105,15 @@ class Layout:
         self._first = await self._link.layout()
 
     async def follow(self) -> None:
-        while not self._closed:  # redis-py may keep a cancellation to itself while it looks for its nodes
+        while True:
             asked = monotonic()
-            if await self._link.layout() != self._first:
-                raise StorageConnectionError("the slots of the cluster were moved", retryable=True)
+            async with asyncio.timeout(self._limit):
+                if await self._link.layout() != self._first:
+                    raise StorageConnectionError("the slots of the cluster were moved", retryable=True)
             self.proven = asked
             await asyncio.sleep(self._every)
 
-    async def close(self) -> None:
-        self._closed = True
+    async def close(self) -> None: ...
 
 
 class Tracking:
@@ -137,18 +138,20 @@ class Tracking:
         return self
 
     async def close(self) -> None:
+        """Within `limit` seconds, whatever becomes of a cancellation."""
         self._closed = True  # a group of tasks that fails at this very moment forgets that it was cancelled
-        if self._task is not None:
-            self._task.cancel()
-        await self._end()  # for what does not hear of a cancellation
-        if self._task is not None:
-            await asyncio.gather(self._task, return_exceptions=True)
+        try:
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.wait({self._task}, timeout=self._limit)
+        finally:
+            await self._end()
 
     async def _begin(self) -> None:
         try:
             async with asyncio.timeout(self._limit):
                 self._parts = await self._made()
-                await asyncio.gather(*(part.begin() for part in self._parts))
+                await _together(*(part.begin() for part in self._parts))
         except BaseException as error:
             await self._end()
             if isinstance(error, ResponseError):
@@ -161,12 +164,14 @@ class Tracking:
     async def _end(self) -> None:
         parts, self._parts = self._parts, []
         self._hearer.drop()
-        await asyncio.gather(*(part.close() for part in parts), return_exceptions=True)
+        for part in parts:  # not in tasks of their own: a cancellation would keep them from beginning
+            with suppress(Exception):
+                await part.close()
 
     async def _made(self) -> list[Ear | Layout]:
         settings = self._prefix, self._hearer, self._every, self._limit
         ears = [Ear(connection, *settings) for connection in await self._link.ears()]
-        return [*ears, Layout(self._link, self._every)] if self._link.spreads else [*ears]
+        return [*ears, Layout(self._link, self._every, self._limit)] if self._link.spreads else [*ears]
 
     async def _follow(self) -> None:
         pause = _FIRST_PAUSE
@@ -176,14 +181,22 @@ class Tracking:
                     await self._begin()
                     pause = _FIRST_PAUSE
                     continue  # unless it was closed meanwhile
-                async with asyncio.TaskGroup() as together:
-                    for part in self._parts:
-                        together.create_task(part.follow())
+                await _together(*(part.follow() for part in self._parts))
             except Exception as error:  # noqa: BLE001 - whatever it is, listen again
                 _log.debug("not listening for changes: %s", type(error).__name__)
             await self._end()
             await asyncio.sleep(0 if self._closed else pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+async def _together(*works: Coroutine[Any, Any, None]) -> None:
+    """When one fails, none goes on: it would connect anew."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                group.create_task(work)
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from failed
 
 
 def records(prefix: bytes, key: bytes) -> Iterator[tuple[str, str]]:

@@ -141,6 +141,30 @@ return gone
 """,
 )
 
+TOUCH_SESSION: Final = Script(
+    _TURNS,
+    """
+-- KEYS turns, expiring; ARGV now, session, until when its turns live, its life ('' for ever).
+-- Answers how many live turns there were.
+local key, now, first, live = KEYS[1], tonumber(ARGV[1]), nil, 0
+for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do
+    local expires = struct.unpack('>i8', member, 17)
+    if expires > now then
+        live = live + 1
+        expires = struct.unpack('>i8', ARGV[3])
+        redis.call('ZREM', key, member)
+        redis.call('ZADD', key, 0, string.sub(member, 1, 16) .. ARGV[3] .. string.sub(member, 25))
+    end
+    if expires < 9e18 and (not first or expires < first) then first = expires end
+end
+if live == 0 then return 0 end
+if ARGV[4] == '' then redis.call('PERSIST', key) else redis.call('PEXPIRE', key, ARGV[4]) end
+redis.call('ZREM', KEYS[2], ARGV[2])
+if first then redis.call('ZADD', KEYS[2], string.format('%.0f', first), ARGV[2]) end
+return live
+""",
+)
+
 CLEAR_SESSION: Final = Script(
     _TURNS,
     """

@@ -7,7 +7,7 @@ from polymem.contracts.drivers import Drivers
 from polymem.core.clock import MICROSECONDS, Clock
 from polymem.core.engine import Health, Hearer
 from polymem.core.page import Page
-from polymem.engines.redis._address import Address, TurnOptions, parse, turn_options
+from polymem.engines.redis._address import OPTIONS, Address, TurnOptions, parse, turn_options
 from polymem.engines.redis._errors import translate
 from polymem.engines.redis._keys import lease, names, registry
 from polymem.engines.redis._line import Word
@@ -32,7 +32,9 @@ def from_url(url: str, **options: Any) -> "RedisEngine":
     turns = turn_options(rest)
     unknown = rest.keys() - {"clock", "prefix"}
     if unknown:
-        raise StorageDataError(f"unknown option {min(unknown)}", field="url")
+        name = min(unknown)
+        known = "it is for rediss:// only" if name in OPTIONS else f"there are {', '.join(sorted(OPTIONS))}"
+        raise StorageDataError(f"unknown option {name}; {known}", field=name)
     return RedisEngine(address, turns=turns, **rest)
 
 
@@ -78,6 +80,12 @@ class RedisEngine:
 
     def pool_status(self) -> Mapping[str, int] | None:
         return self._server.status()
+
+    def details(self) -> Mapping[str, Any] | None:
+        if self._server.status() is None:
+            return None
+        version = self._server.info["redis_version"]
+        return {"server_version": version, "mode": self._mode, "durable": self._server.durable}
 
     async def follow_changes(self, hearer: Hearer, within: float, /) -> Tracking:
         return await self._server.track(hearer, within).open()
@@ -128,12 +136,16 @@ class RedisEngine:
         info = self._server.info
         problems = _problems(info)
         details = {
-            "mode": "cluster" if self._cluster else info.get("redis_mode", "standalone"),
+            "mode": self._mode,
             "memory_bytes": int(info.get("used_memory", 0)),
             "durable": self._server.durable,
             "pool": dict(self._server.status() or {}),
         }
         return Health(self.name, version, not problems, problems, details)
+
+    @property
+    def _mode(self) -> str:
+        return "cluster" if self._cluster else self._server.info.get("redis_mode", "standalone")
 
     async def _clear(self, namespace: str) -> int:
         turns = RedisTurns(self._server, self._prefix, namespace, self._turn_options)

@@ -9,7 +9,7 @@ from polymem.engines.redis import _record
 from polymem.engines.redis._batches import Write
 from polymem.engines.redis._keys import Names, names
 from polymem.engines.redis._scripts import CLEAR, COUNT, INCREMENT, TOUCH, WRITE_IF
-from polymem.engines.redis._server import Server
+from polymem.engines.redis._server import Server, raised
 from polymem.errors import StorageDataError
 
 _LARGEST_BATCH: Final = 100_000
@@ -141,7 +141,8 @@ class RedisKV:
         now = self._server.clock.now()
         rest = _record.rest(body, codec, version, now, expires_at)
         arguments = [*self._server.basis(self._names, now), condition, _record.instant(now), rest]
-        return bool(await self._server.run(WRITE_IF, self._keys(key), arguments))
+        (answer,) = await self._server.write((WRITE_IF, self._keys(key), arguments))
+        return bool(raised(answer))
 
     def _keys(self, key: str) -> list[bytes]:
         return [*self._indexes(), self._prefix + key.encode()]

@@ -9,6 +9,7 @@ from typing import Any
 
 from polymem.contracts.drivers import Drivers
 from polymem.contracts.transactions import Isolation, TransactionFeatures
+from polymem.core.breaker import TransactionOverError, TransactionTimeoutError
 from polymem.engines.redis._address import TurnOptions
 from polymem.engines.redis._keys import registry
 from polymem.engines.redis._line import Command, Line
@@ -21,7 +22,6 @@ from polymem.errors import (
     StorageConflictError,
     StorageConnectionError,
     StorageError,
-    StorageTimeoutError,
 )
 
 
@@ -66,7 +66,7 @@ class RedisTransaction:
     async def commit(self) -> None:
         self._check()
         self._timer.cancel()
-        self._over = lambda: StorageConnectionError("the transaction was committed and is over")
+        self._over = lambda: TransactionOverError("the transaction was committed and is over")
         try:
             async with self._turn:
                 replies = await self._line.say([("MULTI",), *self._writes(), ("EXEC",)], finish=True, same=True)
@@ -83,7 +83,7 @@ class RedisTransaction:
                 raise StorageError("a part of the transaction failed", outcome=Outcome.UNKNOWN) from reply
 
     async def rollback(self) -> None:
-        await self.interrupt(lambda: StorageConnectionError("the transaction was rolled back and is over"))
+        await self.interrupt(lambda: TransactionOverError("the transaction was rolled back and is over"))
 
     async def savepoint(self, name: str, /) -> None:
         self._check()
@@ -131,7 +131,7 @@ class RedisTransaction:
 
     def _expire(self, timeout: float) -> None:
         message = f"the transaction was open for longer than {timeout:g} s and was rolled back"
-        self._ending = asyncio.ensure_future(self.interrupt(lambda: StorageTimeoutError(message)))
+        self._ending = asyncio.ensure_future(self.interrupt(lambda: TransactionTimeoutError(message)))
 
     async def _release(self) -> None:
         """Give the connection back, watching nothing."""

@@ -21,6 +21,7 @@ from polymem.engines.redis._turn_scripts import (
     DELETE_TURNS,
     LIST,
     LIVE_SESSIONS,
+    TOUCH_SESSION,
 )
 from polymem.errors import StorageConflictError, StorageCorruptError
 
@@ -67,6 +68,12 @@ class RedisTurns:
     async def delete(self, session_id: str, turn_ids: Sequence[int], /) -> int:
         ids = map(digits, turn_ids)
         return int(await self._server.run(DELETE_TURNS, self._keys(session_id), [self._now(), session_id, *ids]))
+
+    async def touch(self, session_id: str, /, *, expires_at: int | None) -> int:
+        now, keys = self._now(), [self._names.turns + session_id.encode(), self._names.expiring]
+        until = _INSTANT.pack(NEVER if expires_at is None else expires_at)
+        life = self._server.life([expires_at], now)
+        return int(await self._server.run(TOUCH_SESSION, keys, [now, session_id, until, life]))
 
     async def clear(self, session_id: str, /) -> int:
         return int(await self._server.run(CLEAR_SESSION, self._keys(session_id), [self._now(), session_id]))
