@@ -29,8 +29,8 @@ LESS = (
 )
 ALONE = "a call has a connection of its own and does not wait for others to share a statement with"
 BARE = (
-    "a bare SET: no versions, instants or list of keys, which Polymem keeps by a script on the server; of a large value "
-    "the script makes copies"
+    "a bare SET: no versions, instants or list of keys, which Polymem keeps by a script on the server; a large value "
+    "is checked for what JSON cannot hold, which takes longer than sending it"
 )
 TABLE = "create table if not exists compare_raw(key text primary key, body text not null)"
 GET = "select body from compare_raw where key = $1"

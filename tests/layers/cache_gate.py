@@ -2,11 +2,15 @@
 
 import asyncio
 from collections import Counter, defaultdict, deque
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 from polymem.contracts.drivers import Drivers
+
+Open = Callable[..., Any]
+"""Opens a store with a near cache over a gate: the fixture `cached`."""
 
 
 class Held:

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # for the module that these tests share
-from cache_gate import Gate
+from layers.cache_gate import Gate
 
 from polymem.core.clock import ManualClock
 from polymem.engines.memory.engine import MemoryEngine
@@ -26,11 +24,6 @@ pytestmark = pytest.mark.anyio
 LONG = 1000.0
 
 
-@pytest.fixture
-def gate() -> Gate:
-    return Gate()
-
-
 def new(gate: Gate, engine: Any = None, **policy: Any) -> Store:
     options = {"max_delay": LONG, **policy}
     cached = CachedEngine(engine or MemoryEngine(ManualClock()), CachePolicy(mode="write_back", **options), [gate])
@@ -38,7 +31,7 @@ def new(gate: Gate, engine: Any = None, **policy: Any) -> Store:
 
 
 @asynccontextmanager
-async def opened(gate: Gate, engine: Any = None, **policy: Any) -> AsyncIterator[tuple[Store, Cache]]:
+async def opened(gate: Gate, engine: Any = None, **policy: Any) -> AsyncIterator[tuple[Any, Cache]]:
     async with new(gate, engine, **policy) as store:
         yield store, store.cache
 

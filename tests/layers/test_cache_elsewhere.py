@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # for the module that these tests share
-from cache_gate import Gate
+from layers.cache_gate import Gate
 
 from polymem.core.clock import ManualClock
 from polymem.engines.memory.engine import MemoryEngine

@@ -6,6 +6,7 @@ from itertools import chain
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from servers.postgres import run_sql
 
 from polymem.engines.postgres import _traffic
 from polymem.engines.postgres._traffic import joined, put_many
@@ -34,6 +35,59 @@ def test_a_batch_writes_the_last_of_each_key_in_the_order_of_keys():
     statement, separator, _, _, keys, *_, bodies = put_many(puts)
     assert "string_to_array" in statement
     assert (keys.split(separator), bodies.split(separator)) == (["a", "b", "c"], ['"4"', '"2"', '"3"'])
+
+
+def test_large_documents_travel_apart():
+    """The server is slow to find where each ends in a text of all."""
+    puts = [("", key, body, None, "json", 1, 0, None) for key, body in (("a", "1"), ("b", "2" * _traffic._LARGE))]
+    statement, *_, bodies, data = put_many(puts)
+    assert "bytea[]" in statement
+    assert (list(bodies), list(data)) == (["1", "2" * _traffic._LARGE], [None, None])
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("options", [{}, {"min_size": 1, "max_size": 1}])
+async def test_large_and_small_values_of_one_key_keep_their_order(opened, options):
+    store = await opened(**options)
+    await store.kv.clear()
+    sizes = (1, 60_000, 2, 3, 120_000, 200_000, 4)
+
+    async def rounds(number):
+        for last in range(1, len(sizes) + 1):
+            calls = [store.kv.put(f"{number}", "x" * size) for size in sizes[:last]]
+            await asyncio.gather(*calls, store.kv.put(f"other {number}", number))  # in the order of submission
+            assert await store.kv.get(f"{number}") == "x" * sizes[last - 1]
+
+    await asyncio.gather(*(rounds(number) for number in range(12)))
+    assert await store.kv.count() == 24
+    assert store.engine.pool_status()["size"] <= store.engine.pool_status()["max_size"]
+
+
+@pytest.mark.anyio
+async def test_large_puts_use_the_pool(opened):
+    """Each is a statement of its own: the server compresses several at once."""
+    store = await opened(max_size=6)
+    pool = store.engine._runner.pool
+    used, release = [], pool.release
+
+    def noted(link):
+        used.append(pool.figures()["used"])
+        release(link)
+
+    pool.release = noted
+    await asyncio.gather(*(store.kv.put(f"large {number}", "x" * 300_000) for number in range(12)))
+    assert max(used) == 4, "all but the two that batches take"
+    await store.kv.put_many({f"large {number}": "y" * 60_000 for number in range(5)})
+    assert await store.kv.get("large 4") == "y" * 60_000
+
+
+@pytest.mark.anyio
+async def test_documents_are_compressed_by_the_quick_method_where_the_server_has_it(opened, url):
+    await opened(schema="compressed")
+    asked = "select 'lz4' = any(enumvals) from pg_settings where name = 'default_toast_compression'"
+    has_it = run_sql(url, asked).strip() == "t"
+    method = "attcompression from pg_attribute where attrelid = 'compressed.pm_kv'::regclass and attname = 'body'"
+    assert run_sql(url, f"select {method}").strip() == ("l" if has_it else "")
 
 
 @pytest.mark.anyio

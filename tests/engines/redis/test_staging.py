@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import servers
+from engines.redis.marks import integration
 from hiredis import pack_command
 from redis.asyncio import Redis
 
@@ -16,15 +17,8 @@ from polymem.engines.redis._record import LARGE
 from polymem.errors import StorageConflictError
 from polymem.store import Store
 
-on_server = [pytest.mark.anyio, pytest.mark.integration, pytest.mark.server("redis")]
 SIZES = (1, LARGE - 100, LARGE - 3, LARGE - 2, 3 * LARGE, 100_000)
 """Characters; with the quotes of the JSON text two of these are the last small one and the first large one."""
-
-
-def integration(test: Any) -> Any:
-    for mark in on_server:
-        test = mark(test)
-    return test
 
 
 def server(store: Store) -> Any:
