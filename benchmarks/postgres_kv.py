@@ -2,16 +2,18 @@
 
 Both sides encode and decode JSON values of about 200 bytes with msgspec; a put never writes what is there already. "held"
 is one connection with held prepared statements, the quickest form for one task; "pool" is asyncpg's own with 10 connections,
-one call at a time by each task; "pool, no reset" the same without the reset that it does at every release. A put by asyncpg
-is an upsert of key and text: it keeps no version, no instants and no expiry, which polymem's does. The hand-written turns are
-two statements on a copy of the same table, for which the writer must be alone. Starts a server itself, with fsync on, unless
---url is given.
+one call at a time by each task; "pool, no reset" the same without the reset that it does at every release. "held, same" is
+held and writes what polymem writes, by the same statement; every other put by asyncpg is a bare upsert of key and text: it
+keeps no version, no instants and no expiry. The hand-written turns are two statements on a copy of the same table, for which
+the writer must be alone. Starts a server itself, with fsync on, unless --url is given.
 """
 
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from random import getrandbits
+from time import time_ns
 from typing import Any
 
 import asyncpg
@@ -20,6 +22,7 @@ from report import Figure, arguments, finish
 from server_kv import Call, alone, crowded, given_or, own_postgres
 
 import polymem
+from polymem.engines.postgres._traffic import PUT as SAME
 from polymem.jobs.bench_kv import value
 from polymem.store import Store
 
@@ -56,6 +59,20 @@ def polymem_calls(store: Store) -> dict[str, Call]:
         "get": lambda n: store.kv.get(f"key:{n % KEYS}"),
         "turn": turn,
     }
+
+
+async def same_put(connection: asyncpg.Connection) -> dict[str, Call]:
+    """The statement of polymem, on a table like its own."""
+    await connection.execute("create table if not exists raw_same (like pm_kv including all)")
+    statement, fresh = await connection.prepare(SAME.replace("pm_kv", "raw_same")), itertools.cycle(VALUES)
+
+    async def put(number: int) -> None:
+        body, now = encode(next(fresh)).decode(), time_ns() // 1000
+        await statement.fetch("", f"key:{number % KEYS}", body, None, "json", getrandbits(63), now, None)
+
+    for number in range(KEYS):
+        await put(number)
+    return {"put": put}
 
 
 def asyncpg_calls(fetch: Fetch) -> dict[str, Call]:
@@ -99,10 +116,11 @@ async def compare(url: str, options: Any) -> list[Figure]:
     async with polymem.open(url, sweep_every=None) as store, rivals(url) as pools:
         await connection.execute(TABLES)
         mine, theirs = polymem_calls(store), asyncpg_calls(await held(connection))
+        same = {"held, same": await same_put(connection)}
         await asyncio.gather(*map(mine["put"], range(KEYS)))
         await connection.executemany(PUT, [(f"key:{n}", encode(value(n)).decode()) for n in range(KEYS)])
         for operation in ("get", "put", "turn"):
-            figures += await alone(operation, mine, theirs, options)
+            figures += await alone(operation, mine, {**(same if operation == "put" else {}), "held": theirs}, options)
         for operation in ("get", "put"):
             figures += await crowded(operation, mine, pools, options, at_least=AT_64[operation])
     await connection.close()

@@ -68,7 +68,7 @@ async def compare(url: str, options: Any) -> list[Figure]:
         for number in range(KEYS):
             await asyncio.gather(mine["put"](number), redis_calls(pool)["put"](number))
         for operation in ("get", "put", "turn"):
-            figures += await alone(operation, mine, redis_calls(held), options)
+            figures += await alone(operation, mine, {"held": redis_calls(held)}, options)
         for operation in ("get", "put"):
             rivals = {"pool": redis_calls(pool), "blocking pool": redis_calls(waiting)}
             figures += await crowded(operation, mine, rivals, options, at_least=AT_64)

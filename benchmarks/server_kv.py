@@ -25,18 +25,19 @@ Call = Callable[[int], Awaitable[Any]]
 Calls = dict[str, Call]
 
 
-async def alone(operation: str, mine: Calls, theirs: Calls, options: Any) -> list[Figure]:
-    """Seconds a call, so that the bar can say what they may be beyond the driver's."""
-    found = await measure({"polymem": mine, "held": theirs}, operation, 1, options)
+async def alone(operation: str, mine: Calls, rivals: dict[str, Calls], options: Any) -> list[Figure]:
+    """Seconds a call, so that the bar, which the first rival has, can say what they may be beyond the driver's."""
+    found = await measure({"polymem": mine, **rivals}, operation, 1, options)
     times = {side: [1 / rate for rate in rates] for side, rates in found.items()}
-    slack = 0.0 if operation == "turn" else SLACK
-    share = spread((ours - slack) / raw for ours, raw in zip(times["polymem"], times["held"], strict=True))
-    bar = TURNS if operation == "turn" else 1.1
-    lines = [
+    slack, less, bar = (0.0, "", TURNS) if operation == "turn" else (SLACK, " less 3 us", 1.1)
+    figures = [
         Figure(f"{operation}, 1 task: {side}", spread(t * 1e6 for t in some), "us") for side, some in times.items()
     ]
-    less = "" if operation == "turn" else " less 3 us"
-    return [*lines, Figure(f"{operation}, 1 task: polymem{less} / held", share, "x", at_most=bar)]
+    for side in rivals:
+        share = spread((ours - slack) / raw for ours, raw in zip(times["polymem"], times[side], strict=True))
+        figures.append(Figure(f"{operation}, 1 task: polymem{less} / {side}", share, "x", at_most=bar))
+        bar = None
+    return figures
 
 
 async def crowded(

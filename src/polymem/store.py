@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, suppress
+from functools import cached_property
 from inspect import isawaitable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
@@ -131,7 +132,7 @@ class Store(Observable):
         cache: Cache = make(self._namespace)
         return cache
 
-    @property
+    @cached_property
     def turns(self) -> Turns:
         """Conversation turns."""
         return Turns(self._driver("turns"), self.engine.clock)

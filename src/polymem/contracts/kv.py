@@ -216,11 +216,10 @@ class KeyValue(Queries[T], BulkApi[T], Watchable):
 
     async def put(self, key: str, value: T, *, ttl: Ttl | None = None, timeout: float | None = None) -> int:
         """Write whatever was there before; the new version."""
-        version = new_version()
-        body = self._codec.encode(value)
-        await self._by(timeout).put(
-            check_key(key), body, self._tag, version=version, expires_at=expiry(ttl, self._clock)
-        )
+        version, body = new_version(), self._codec.encode(value)
+        expires_at = None if ttl is None else expiry(ttl, self._clock)
+        driver = self._driver if timeout is None else within(self._driver, timeout)
+        await driver.put(check_key(key), body, self._tag, version=version, expires_at=expires_at)
         return version
 
     async def put_many(

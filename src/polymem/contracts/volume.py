@@ -16,10 +16,7 @@ def _body(args: tuple[Any, ...], _: Any) -> int:
 
 
 def _turns(rows: Sequence[TurnRow]) -> int:
-    return sum(_length(row.content) + _length(row.metadata) for row in rows)
-
-
-def _length(text: str) -> int:
+    text = "".join([row.content + row.metadata for row in rows])
     return len(text) if text.isascii() else len(text.encode())
 
 

@@ -13,10 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
-from inspect import CO_VARKEYWORDS
 from threading import get_ident
 from time import perf_counter
-from types import CodeType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any, Final, NoReturn, TypeVar, cast
 
 from polymem.core.breaker import Breaker, BreakerOpenError, PoolExhaustedError
@@ -122,7 +121,7 @@ def guard(
         name: _Operation(getattr(driver, name), f"{contract}.{name}", context, inside, tenant)
         for name in _operations(driver)
     }
-    calls = {name: _fuse(one, weights.get(name), weighed=name in weights) for name, one in operations.items()}
+    calls = {name: _fused(one, weights.get(name), weighed=name in weights) for name, one in operations.items()}
     features: Any = getattr(driver, "features")  # noqa: B009 - Driver is any driver Protocol
     return cast("Driver", SimpleNamespace(features=features, **calls, _operations=operations))
 
@@ -150,24 +149,6 @@ def _operations(driver: object) -> list[str]:
     return [n for n in {*dir(type(driver)), *own} if not n.startswith("_") and n != "features"]
 
 
-def _fuse(operation: "_Operation", size: Size | None, *, weighed: bool) -> Call:
-    """Operations without options, the reads by key above all, are spared what packing and unpacking options costs."""
-    call = operation.call
-    if not _takes_options(call):
-        return _fused(operation, size, weighed=weighed)
-    operation.call = lambda *args: call(*args[:-1], **args[-1])
-    fused = _fused(operation, size, weighed=weighed)
-    return lambda *args, **options: fused(*args, options)
-
-
-def _takes_options(call: Call) -> bool:
-    """Whether anything may be passed by name, as far as its code tells."""
-    code: CodeType | None = getattr(call, "__code__", None)
-    if code is None or code.co_flags & CO_VARKEYWORDS:
-        return True
-    return code.co_kwonlyargcount > 0 or code.co_argcount > code.co_posonlyargcount
-
-
 def _fused(operation: "_Operation", size: Size | None, *, weighed: bool) -> Call:  # noqa: C901 - see `guarded`
     context, call, name = operation.context, operation.call, operation.name
     metrics, recover = operation.metrics, operation.recover
@@ -179,7 +160,7 @@ def _fused(operation: "_Operation", size: Size | None, *, weighed: bool) -> Call
     outside_write = not operation.inside and not operation.reads
 
     # one function, however long: calling others would cost more than all that it does
-    async def guarded(*args: Any) -> Any:  # noqa: C901, PLR0912
+    async def guarded(*args: Any, **options: Any) -> Any:  # noqa: C901, PLR0912
         if get_ident() != context.thread or not context.loop.is_running():  # type: ignore[union-attr]  # with a thread goes a loop
             context.check(name)
         if outside_write and in_transaction.get() is context:
@@ -197,9 +178,9 @@ def _fused(operation: "_Operation", size: Size | None, *, weighed: bool) -> Call
         try:
             if breaker is not None and breaker.disturbed:
                 breaker.admit()
-            result = await call(*args)
+            result = await call(*args, **options)
         except BaseException as error:  # noqa: BLE001 - sorted out and raised again by the recovery
-            return await recover(error, started, args)
+            return await recover(error, started, partial(call, *args, **options))
         if breaker is not None and breaker.disturbed:
             breaker.succeeded()
         if measured:
@@ -237,7 +218,7 @@ class _Operation:
         verb = name.rpartition(".")[2]
         self.reads, self._idempotent = verb in READS, verb in IDEMPOTENT
 
-    async def recover(self, error: BaseException, started: float, args: tuple[Any, ...]) -> Any:
+    async def recover(self, error: BaseException, started: float, call: Call) -> Any:
         unsure = False
         for attempt in range(1, self.context.retry.attempts + 1):
             failure = self._judge(error)
@@ -251,7 +232,7 @@ class _Operation:
             self.metrics.retries += 1
             try:
                 await asyncio.sleep(delay)
-                result = await self._again(args)
+                result = await self._again(call)
             except BaseException as repeated:  # noqa: BLE001 - judged in the next round
                 error = repeated
                 continue
@@ -259,11 +240,11 @@ class _Operation:
             return result
         raise AssertionError("the last attempt has no delay")  # pragma: no cover
 
-    async def _again(self, args: tuple[Any, ...]) -> Any:
+    async def _again(self, call: Call) -> Any:
         if self.context.breaker is None:
-            return await self.call(*args)
+            return await call()
         self.context.breaker.admit()
-        result = await self.call(*args)
+        result = await call()
         self.context.breaker.succeeded()
         return result
 

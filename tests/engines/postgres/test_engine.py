@@ -331,3 +331,16 @@ async def _drop(store: Store) -> int:
 
     in_transaction.set(None)
     return await store.drop_namespace("n")
+
+
+@pytest.mark.anyio
+async def test_turns_that_others_date_at_infinity(url: str, opened: Any) -> None:
+    """PG-1: the table is everybody's, and what a datetime cannot hold is as near to it as can be."""
+    store = (await opened()).namespace("endless")
+    insert = "insert into active_context(tenant, session_id, turn_id, content, created_at, ttl_expires_at) values"
+    run_sql(
+        url, f"{insert} ('endless', 's', 1, 'x', '-infinity', 'infinity'), ('endless', 's', 2, 'y', 'infinity', null)"
+    )
+    second, first = await store.turns.recent("s")
+    assert (first.created_at.year, first.expires_at.year) == (1, 9999)
+    assert (second.created_at.year, second.expires_at) == (9999, None)

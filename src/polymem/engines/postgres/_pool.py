@@ -143,7 +143,7 @@ class Pool:
         """An idle connection, if there is one and nobody waits for it."""
         while self._idle and not self._waiters:
             link = self._idle.pop()
-            if not link.closed:
+            if not link.raw.is_closed():
                 return link
             self._discard(link)
         return None

@@ -70,7 +70,7 @@ class PoolRunner:
         return rows
 
     async def point(self, statement: str, /, *values: Any) -> list[Any]:
-        pool = self.pool
+        pool = self._pool or self.not_open()
         link = pool.take() or await pool.acquire()
         try:
             rows = await link.point(statement, *values)

@@ -1,7 +1,7 @@
 """Conversation turns in `active_context` (TRN-1, PG-1)."""
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 import asyncpg  # type: ignore[import-untyped]
@@ -14,12 +14,15 @@ from polymem.engines.postgres._runner import Runner
 from polymem.errors import StorageConflictError
 
 _encode: Final = msgspec.json.Encoder().encode
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 _COLUMNS: Final = (
-    "uid, session_id, turn_id, role, content, encoded, "
-    "coalesce(metadata_text, metadata::text), created_at, ttl_expires_at"
+    "uid, turn_id, role, content, encoded, coalesce(metadata_text, metadata::text), "
+    "timestamptz_send(created_at), timestamptz_send(ttl_expires_at)"
 )
+"""Instants as the server has them, 8 bytes: microseconds since 2000 are at once what rows hold, a datetime is not."""
+_FROM_2000: Final = 946_684_800_000_000
+_FIRST: Final = -62_135_596_800_000_000
+_LAST: Final = 253_402_300_799_999_999
+"""The first and the last microsecond of a datetime, for what others wrote as infinity."""
 _SESSION: Final = "tenant = $1 and session_id = $2"
 _LIVE: Final = "(ttl_expires_at is null or ttl_expires_at > $3)"
 _SHOWN: Final = "($4 or ttl_expires_at is null or ttl_expires_at > $3)"
@@ -78,18 +81,17 @@ class PostgresTurns:
         return numbers
 
     async def get(self, session_id: str, turn_id: int, /, *, include_expired: bool) -> TurnRow | None:
-        rows = await self._rows(_GET, *self._shown(session_id, include_expired), turn_id)
+        rows = await self._rows(_GET, session_id, include_expired, turn_id)
         return rows[0] if rows else None
 
     async def recent(self, session_id: str, /, *, limit: int, offset: int, include_expired: bool) -> list[TurnRow]:
-        shown = self._shown(session_id, include_expired)
         if not offset:
-            return await self._rows(f"{_RECENT}{limit}", *shown)
-        return await self._rows(f"{_RECENT}{limit} offset $5", *shown, offset)
+            return await self._rows(f"{_RECENT}{limit}", session_id, include_expired)
+        return await self._rows(f"{_RECENT}{limit} offset $5", session_id, include_expired, offset)
 
     async def page(self, session_id: str, after: int | None, limit: int, /, *, include_expired: bool) -> list[TurnRow]:
         start = -1 if after is None else after
-        return await self._rows(_PAGE, *self._shown(session_id, include_expired), start, limit)
+        return await self._rows(_PAGE, session_id, include_expired, start, limit)
 
     async def delete(self, session_id: str, turn_ids: Sequence[int], /) -> int:
         return await self._number(_DELETE, self._tenant, session_id, self._now(), turn_ids)
@@ -115,8 +117,9 @@ class PostgresTurns:
     def _now(self) -> datetime:
         return to_datetime(self._clock.now())
 
-    async def _rows(self, statement: str, *values: Any) -> list[TurnRow]:
-        return [_read(row) for row in await self._runner.point(statement, *values)]
+    async def _rows(self, statement: str, session_id: str, include_expired: bool, *values: int) -> list[TurnRow]:
+        shown = self._shown(session_id, include_expired)
+        return [_read(session_id, row) for row in await self._runner.point(statement, *shown, *values)]
 
     async def _number(self, statement: str, *values: Any) -> int:
         return int((await self._runner.fetch(statement, *values))[0][0])
@@ -142,12 +145,12 @@ def _stored(row: TurnRow) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _read(row: Any) -> TurnRow:
-    uid, session_id, turn_id, role, content, encoded, metadata, created_at, expires_at = row
+def _read(session_id: str, row: Any) -> TurnRow:
+    uid, turn_id, role, content, encoded, metadata, created_at, expires_at = row
     text = content if encoded else _encode(content).decode()
     until = None if expires_at is None else _instant(expires_at)
     return TurnRow(uid, session_id, turn_id, role, text, metadata, _instant(created_at), until)
 
 
-def _instant(moment: datetime) -> int:
-    return (moment - _EPOCH) // _MICROSECOND
+def _instant(sent: bytes) -> int:
+    return max(min(int.from_bytes(sent, signed=True) + _FROM_2000, _LAST), _FIRST)
