@@ -1,6 +1,6 @@
 """Key-value records in `pm_kv` (KV-1, KV-2, KV-9)."""
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from polymem.contracts.kv import MAX_INTEGER, Item, KVFeatures, Record
@@ -80,11 +80,12 @@ class PostgresKV:
         rows = await self._fetch(_GET_MANY, self._namespace, keys, self._clock.now())
         return {key: (_bytes(body, data), codec) for key, body, data, codec in rows}
 
-    def put(  # not a coroutine of its own: each that a call passes through is felt
-        self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None
-    ) -> Coroutine[Any, Any, Any]:
+    async def put(self, key: str, body: bytes, codec: str, /, *, version: int, expires_at: int | None) -> None:
         row = self._row(key, body, codec, version, expires_at)
-        return self._fetch(PUT, *row) if self._traffic is None else self._traffic().write(row)
+        if self._traffic is not None:
+            await self._traffic().write(row)
+        else:
+            await self._fetch(PUT, *row)
 
     async def put_many(self, items: Sequence[Item], /) -> None:
         await self._fetch(*put_many(self._row(*item) for item in items))
